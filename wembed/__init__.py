@@ -1,0 +1,89 @@
+"""wembed: Wasserstein distance at the speed of Euclidean distance, with an honest word on the error."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wembed.embedder import Embedder, load
+    from wembed.errors import (
+        ArtifactError,
+        LockedError,
+        MeasureError,
+        NotFittedError,
+        ReadError,
+        SettingError,
+        SolverError,
+        WembedError,
+    )
+    from wembed.index import Index, Neighbors
+    from wembed.learning.evaluation import Report, evaluate
+    from wembed.measures import Measure, Measures
+    from wembed.readers import read
+    from wembed.transport.costs import GroundCost
+    from wembed.transport.parallel import exact_distances
+    from wembed.transport.pairs import Split
+    from wembed.transport.precompute import precompute
+    from wembed.transport.store import DistanceStore
+
+# Names are looked up on first use: `import wembed` costs neither torch nor POT nor SciPy.
+_HOME = {
+    "ArtifactError": "errors",
+    "DistanceStore": "transport.store",
+    "Embedder": "embedder",
+    "GroundCost": "transport.costs",
+    "Index": "index",
+    "LockedError": "errors",
+    "Measure": "measures",
+    "MeasureError": "errors",
+    "Measures": "measures",
+    "Neighbors": "index",
+    "NotFittedError": "errors",
+    "ReadError": "errors",
+    "Report": "learning.evaluation",
+    "SettingError": "errors",
+    "SolverError": "errors",
+    "Split": "transport.pairs",
+    "WembedError": "errors",
+    "evaluate": "learning.evaluation",
+    "exact_distances": "transport.parallel",
+    "load": "embedder",
+    "precompute": "transport.precompute",
+    "read": "readers",
+}
+
+__all__ = [
+    "ArtifactError",
+    "DistanceStore",
+    "Embedder",
+    "GroundCost",
+    "Index",
+    "LockedError",
+    "Measure",
+    "MeasureError",
+    "Measures",
+    "Neighbors",
+    "NotFittedError",
+    "ReadError",
+    "Report",
+    "SettingError",
+    "SolverError",
+    "Split",
+    "WembedError",
+    "evaluate",
+    "exact_distances",
+    "load",
+    "precompute",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'wembed' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"wembed.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "errors"]

@@ -1,0 +1,54 @@
+"""The errors that wembed raises. Each is also a builtin, so `except ValueError` goes on working.
+
+WembedError
+├── MeasureError      (ValueError)    numbers that are not measures: NaN, negative or no mass, mixed dimensions
+├── ReadError         (ValueError)    a file that does not hold measures in a format wembed reads
+├── SettingError      (ValueError)    an argument or an option outside what is possible
+├── SolverError       (RuntimeError)  an exact solve that could not be certified
+├── ArtifactError     (RuntimeError)  a store, model or index that is damaged, or belongs to other data
+│   └── LockedError                   a store that another process is writing
+└── NotFittedError    (ValueError, AttributeError)  an Embedder that has not been fitted
+"""
+
+__all__ = [
+    "ArtifactError",
+    "LockedError",
+    "MeasureError",
+    "NotFittedError",
+    "ReadError",
+    "SettingError",
+    "SolverError",
+    "WembedError",
+]
+
+
+class WembedError(Exception):
+    """Any error that wembed raises on purpose; its text is a sentence meant for a person."""
+
+
+class MeasureError(WembedError, ValueError):
+    """Numbers that are not measures."""
+
+
+class ReadError(WembedError, ValueError):
+    """A file that does not hold measures in a format wembed reads."""
+
+
+class SettingError(WembedError, ValueError):
+    """An argument or an option outside what is possible."""
+
+
+class SolverError(WembedError, RuntimeError):
+    """An exact solve that could not be certified; no number is returned."""
+
+
+class ArtifactError(WembedError, RuntimeError):
+    """A store, model or index that is damaged, or belongs to other data."""
+
+
+class LockedError(ArtifactError):
+    """A store that another process is writing."""
+
+
+class NotFittedError(WembedError, ValueError, AttributeError):
+    """An Embedder that has not been fitted."""

@@ -1,0 +1,386 @@
+"""Measures: many discrete measures in three flat arrays."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from wembed.errors import MeasureError, ReadError
+
+__all__ = ["Measure", "Measures"]
+
+_BLOCK = 1 << 22  # numbers looked at in one go while checking and packing
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One discrete measure: a probability on finitely many points.
+
+    Attributes:
+        support: the points, one a row.
+        weights: the mass of each point, positive, summing to 1.
+    """
+
+    support: Float64[np.ndarray, "atoms dim"]
+    weights: Float64[np.ndarray, " atoms"]
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """A collection of discrete measures, stored ragged.
+
+    Build one with `from_images`, `from_histograms`, `from_point_clouds` or `wembed.read`: these check and normalise,
+    and everything behind them trusts the result. Atoms without mass are dropped; atoms that coincide are kept apart.
+
+    Measure i owns the atoms `offsets[i]:offsets[i + 1]`. Where all measures live on a common support (images,
+    histograms), `atoms` says which row of `support` each atom is, and an atom costs 12 bytes; otherwise `atoms` is
+    None and row k of `support` is atom k.
+
+    Attributes:
+        offsets: where each measure begins; n + 1 numbers.
+        support: the points.
+        weights: the mass of each atom; each measure sums to 1.
+        atoms: for a common support, the row of each atom.
+        grid: for images, their shape, so that they can be laid out as images again.
+    """
+
+    offsets: Int64[np.ndarray, " n_plus_1"]
+    support: Float64[np.ndarray, "points dim"]
+    weights: Float64[np.ndarray, " atoms"]
+    atoms: Int32[np.ndarray, " atoms"] | None = None
+    grid: tuple[int, ...] | None = None
+
+    @classmethod
+    def from_images(cls, images: Any) -> "Measures":
+        """Images as densities: the atoms are the non-zero pixels at (row, column), one pixel apart.
+
+        Args:
+            images: (n, h, w), or (n, d, h, w) for volumes; numbers >= 0 of any type.
+
+        Raises:
+            MeasureError: not 3 or 4 axes, a negative or non-finite pixel, an image without mass.
+        """
+        images = _numeric(images, "images")
+        if images.ndim not in (3, 4):
+            raise MeasureError(
+                f"images have shape {images.shape}; expected (n, height, width) or (n, depth, height, width)"
+            )
+        grid = tuple(int(side) for side in images.shape[1:])
+        support = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), axis=1).astype(np.float64)
+        offsets, weights, atoms = _pack_rows(images.reshape(len(images), -1), "image")
+        return cls(offsets, support, weights, atoms, grid)
+
+    @classmethod
+    def from_histograms(cls, weights: Any, support: Any) -> "Measures":
+        """Histograms over one common support.
+
+        Args:
+            weights: (n, s), dense or scipy sparse, >= 0.
+            support: (s, dim), the place of each bin; (s,) is taken as (s, 1).
+
+        Raises:
+            MeasureError: shapes that disagree, negative or non-finite numbers, a histogram without mass.
+        """
+        points = _points(support, "the support")
+        if not hasattr(weights, "tocsr"):
+            weights = _numeric(weights, "weights")
+        if weights.ndim != 2 or weights.shape[1] != len(points):
+            raise MeasureError(
+                f"weights have shape {weights.shape} and the support has {len(points)} points; "
+                f"expected weights of shape (n, {len(points)})"
+            )
+        if hasattr(weights, "tocsr"):
+            offsets, packed, atoms = _pack_sparse(weights)
+        else:
+            offsets, packed, atoms = _pack_rows(weights, "histogram")
+        return cls(offsets, points, packed, atoms)
+
+    @classmethod
+    def from_point_clouds(cls, points: Sequence[Any], weights: Sequence[Any] | None = None) -> "Measures":
+        """Point clouds, each with its own points.
+
+        Args:
+            points: n arrays (n_i, dim); an array (n_i,) is taken as (n_i, 1).
+            weights: n arrays (n_i,) of mass >= 0; without them every point of a cloud has the same mass.
+
+        Raises:
+            MeasureError: an empty cloud, mixed dimensions, non-finite points, negative, non-finite or no mass.
+        """
+        if len(points) == 0:
+            raise MeasureError("there are no point clouds; expected at least one array of shape (atoms, dim)")
+        clouds = [_points(cloud, f"measure {i}") for i, cloud in enumerate(points)]
+        dims = np.array([cloud.shape[1] for cloud in clouds])
+        if (dims != dims[0]).any():
+            odd = int(np.argmax(dims != dims[0]))
+            raise MeasureError(
+                f"measure {odd} has dimension {dims[odd]} and measure 0 has {dims[0]}; all must have the same"
+            )
+        sizes = np.array([len(cloud) for cloud in clouds], dtype=np.int64)
+        if weights is None:
+            flat = np.ones(int(sizes.sum()))
+        else:
+            if len(weights) != len(clouds):
+                raise MeasureError(f"there are {len(clouds)} point clouds and {len(weights)} arrays of weights")
+            masses = [_numeric(w, f"weights of measure {i}").astype(np.float64) for i, w in enumerate(weights)]
+            for i, (mass, size) in enumerate(zip(masses, sizes, strict=True)):
+                if mass.shape != (size,):
+                    raise MeasureError(f"measure {i} has {size} points and weights of shape {mass.shape}")
+            flat = np.concatenate(masses)
+        return cls.from_flat(np.concatenate(clouds), flat, sizes)
+
+    @classmethod
+    def from_flat(
+        cls,
+        points: Float64[np.ndarray, "atoms dim"],
+        weights: Float64[np.ndarray, " atoms"],
+        sizes: Int64[np.ndarray, " n"],
+    ) -> "Measures":
+        """Point clouds already laid end to end: the first `sizes[0]` atoms are measure 0, and so on.
+
+        Raises:
+            MeasureError: non-finite points, negative or non-finite mass, a measure without atoms or mass.
+        """
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        _refuse(~np.isfinite(points).all(axis=1), owner, "measure {} has a point that is NaN or infinite")
+        _check_mass(weights, owner, "measure")
+        if (sizes == 0).any():
+            raise MeasureError(f"measure {int(np.argmax(sizes == 0))} has no atoms; drop it or give it points")
+        offsets, packed, kept = _normalise(offsets, weights, "measure")
+        return cls(offsets, np.ascontiguousarray(points if kept is None else points[kept]), packed)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Measures"]) -> "Measures":
+        """The measures of several collections, one collection after the other.
+
+        Raises:
+            MeasureError: the collections have different dimensions.
+        """
+        first = parts[0]
+        for part in parts[1:]:
+            if part.dim != first.dim:
+                raise MeasureError(f"measures of dimension {first.dim} and {part.dim} do not go together")
+        starts = np.cumsum([0] + [len(part.weights) for part in parts])
+        offsets = np.concatenate(
+            [[0]] + [part.offsets[1:] + start for part, start in zip(parts, starts[:-1], strict=True)]
+        ).astype(np.int64)
+        weights = np.concatenate([part.weights for part in parts])
+        atoms = [part.atoms for part in parts if part.atoms is not None and np.array_equal(part.support, first.support)]
+        if len(atoms) == len(parts):
+            return cls(offsets, first.support, weights, np.concatenate(atoms), first.grid)
+        return cls(offsets, np.concatenate([part.points() for part in parts]), weights)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[Measure]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Measure: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Measures": ...
+    def __getitem__(self, index: Any) -> "Measure | Measures":
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"measure {index} of {len(self)}")
+            i = int(index) % len(self)
+            own = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+            return Measure(self.support[own if self.atoms is None else self.atoms[own]], self.weights[own])
+        return self._take(np.arange(len(self))[index])
+
+    def _take(self, indices: np.ndarray) -> "Measures":
+        sizes = self.sizes[indices]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        if len(indices) and (np.diff(indices) == 1).all():  # a run: keep views, so that a memory map stays one
+            flat: Any = slice(int(self.offsets[indices[0]]), int(self.offsets[indices[-1] + 1]))
+        else:
+            flat = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        if self.atoms is None:
+            return Measures(offsets, self.support[flat], self.weights[flat])
+        return Measures(offsets, self.support, self.weights[flat], self.atoms[flat], self.grid)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the points."""
+        return int(self.support.shape[1])
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " n"]:
+        """Number of atoms of each measure."""
+        return np.diff(self.offsets)
+
+    def points(self) -> Float64[np.ndarray, "atoms dim"]:
+        """The point of every atom, measure after measure."""
+        return self.support if self.atoms is None else self.support[self.atoms]
+
+    def centroids(self) -> Float64[np.ndarray, "n dim"]:
+        """The mean of each measure."""
+        moments = [
+            np.add.reduceat(self.weights * _column(self, axis), self.offsets[:-1]) if len(self) else np.zeros(0)
+            for axis in range(self.dim)
+        ]
+        return np.stack(moments, axis=1)
+
+    def histograms(self) -> Float64[np.ndarray, "n points"]:
+        """The weights laid out over the common support, zeros included.
+
+        Raises:
+            MeasureError: the measures have no common support.
+        """
+        if self.atoms is None:
+            raise MeasureError("point clouds have no common support; images and histograms do")
+        dense = np.zeros((len(self), len(self.support)))
+        dense[np.repeat(np.arange(len(self)), self.sizes), self.atoms] = self.weights
+        return dense
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the content: equal for equal measures in equal order, whatever file they came from."""
+        digest = hashlib.sha256(f"measures {len(self)} {self.dim} {self.atoms is None}".encode())
+        for array in (self.offsets, self.support, self.weights, self.atoms):
+            if array is not None:
+                for start in range(0, len(array), _BLOCK):
+                    digest.update(np.ascontiguousarray(array[start : start + _BLOCK]).data)
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the arrays into a folder, from which `Measures.load` maps them into memory."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self._arrays():
+            np.save(folder / f"{name}.npy", array)
+        header = {"kind": "measures", "format": 1, "count": len(self), "dim": self.dim, "grid": self.grid}
+        (folder / "measures.json").write_text(json.dumps(header, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Measures":
+        """The measures that `save` wrote, as memory maps: nothing is read until it is used.
+
+        Raises:
+            ReadError: a file is missing, truncated, or not what `save` writes.
+        """
+        folder = Path(folder)
+        try:
+            header = json.loads((folder / "measures.json").read_text())
+            arrays = {
+                path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))
+            }
+            grid = header["grid"]
+            measures = cls(**arrays, grid=None if grid is None else tuple(grid))
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise ReadError(f"{folder} is not a folder that Measures.save wrote whole: {error}") from error
+        if len(measures) != header["count"] or int(measures.offsets[-1]) != len(measures.weights):
+            raise ReadError(f"{folder} is damaged: its arrays do not agree; write it again with Measures.save")
+        return measures
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        named = [("offsets", self.offsets), ("support", self.support), ("weights", self.weights)]
+        return named if self.atoms is None else [*named, ("atoms", self.atoms)]
+
+
+def _column(measures: Measures, axis: int) -> np.ndarray:
+    column = measures.support[:, axis]
+    return column if measures.atoms is None else column[measures.atoms]
+
+
+def _numeric(values: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise MeasureError(f"{what} are ragged; expected an array of numbers") from error
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise MeasureError(f"{what} have type {array.dtype}; expected real numbers")
+    return array
+
+
+def _points(values: Any, what: str) -> Float64[np.ndarray, "points dim"]:
+    points = _numeric(values, f"points of {what}").astype(np.float64)
+    if points.ndim == 1:
+        points = points[:, None]
+    if points.ndim != 2 or points.shape[1] == 0:
+        raise MeasureError(f"points of {what} have shape {points.shape}; expected (atoms, dim)")
+    if len(points) == 0:
+        raise MeasureError(f"{what} has no atoms; drop it or give it points")
+    if not np.isfinite(points).all():
+        raise MeasureError(f"{what} has a point that is NaN or infinite")
+    return points
+
+
+def _refuse(bad: np.ndarray, owner: np.ndarray, sentence: str) -> None:
+    if bad.any():
+        raise MeasureError(sentence.format(int(owner[int(np.argmax(bad))])))
+
+
+def _check_mass(weights: np.ndarray, owner: np.ndarray, what: str) -> None:
+    if weights.dtype.kind == "f":
+        _refuse(~np.isfinite(weights), owner, f"{what} {{}} has a weight that is NaN or infinite")
+    if weights.dtype.kind != "u":
+        _refuse(weights < 0, owner, f"{what} {{}} has a negative weight; mass must be >= 0")
+
+
+def _normalise(offsets: np.ndarray, weights: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Unit mass for each measure, massless atoms left out; also which atoms are kept (None: all of them)."""
+    # Dividing by the largest weight first keeps sums of huge or tiny masses finite.
+    sizes = np.diff(offsets)
+    peaks = np.maximum.reduceat(weights, offsets[:-1])
+    if (peaks == 0).any():
+        raise MeasureError(f"weights of {what} {int(np.argmax(peaks == 0))} sum to 0; drop it or give it mass")
+    weights = weights / np.repeat(peaks, sizes)
+    kept = None
+    if (weights == 0).any():
+        kept = weights > 0
+        sizes = np.add.reduceat(kept, offsets[:-1], dtype=np.int64)
+        weights = weights[kept]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
+    return offsets, weights, kept
+
+
+def _pack_rows(rows: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets, weights and column numbers of the non-zero entries of each row, a block of rows at a time."""
+    if rows.shape[0] == 0 or rows.shape[1] == 0:
+        raise MeasureError(f"there are no {what}s in an array of shape {rows.shape}")
+    step = max(1, _BLOCK // rows.shape[1])
+    starts = range(0, len(rows), step)
+    sizes = np.concatenate([np.count_nonzero(rows[start : start + step], axis=1) for start in starts])
+    if (sizes == 0).any():
+        raise MeasureError(f"weights of {what} {int(np.argmax(sizes == 0))} sum to 0; drop it or give it mass")
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    weights = np.empty(int(offsets[-1]))
+    atoms = np.empty(int(offsets[-1]), dtype=np.int32)
+    for start in starts:
+        block = rows[start : start + step]
+        row, column = np.nonzero(block)
+        mass = block[row, column]
+        _check_mass(mass, row + start, what)
+        begin, end = int(offsets[start]), int(offsets[start + len(block)])
+        own = offsets[start : start + len(block) + 1] - begin
+        _, packed, kept = _normalise(own, mass.astype(np.float64), what)
+        if kept is not None:  # a weight so small beside its row's largest that it underflows
+            raise MeasureError(f"a weight of {what} {start + int(row[~kept][0])} is below 1e-300 of its largest")
+        weights[begin:end] = packed
+        atoms[begin:end] = column
+    return offsets, weights, atoms
+
+
+def _pack_sparse(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    matrix = matrix.tocsr().astype(np.float64)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    sizes = np.diff(matrix.indptr)
+    if len(sizes) == 0 or (sizes == 0).any():
+        row = int(np.argmax(sizes == 0)) if len(sizes) else 0
+        raise MeasureError(f"weights of histogram {row} sum to 0; drop it or give it mass")
+    _check_mass(matrix.data, np.repeat(np.arange(len(sizes)), sizes), "histogram")
+    offsets, weights, kept = _normalise(matrix.indptr.astype(np.int64), matrix.data, "histogram")
+    atoms = matrix.indices.astype(np.int32)
+    return offsets, weights, atoms if kept is None else atoms[kept]

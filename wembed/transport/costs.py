@@ -1,0 +1,203 @@
+"""GroundCost: what it costs to move mass between two points."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from wembed.errors import ArtifactError, SettingError
+from wembed.measures import Measures
+
+__all__ = ["METRICS", "GroundCost"]
+
+METRICS = ("euclidean", "cityblock", "chebyshev", "great-circle", "great-circle-degrees")
+_SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
+
+
+@dataclass(frozen=True, eq=False)
+class GroundCost:
+    """A metric on points and an order p: together they define W_p, in the unit of the metric.
+
+    Attributes:
+        metric: "euclidean", "cityblock" or "chebyshev" on points of any dimension; "great-circle" (radians) or
+            "great-circle-degrees" on points (latitude, longitude), the distance being the angle in the same unit
+            (times 6371.0088 km for radians on Earth); or an (s, s) array, the metric on the s points of a common
+            support.
+        order: p >= 1.
+
+    Raises:
+        SettingError: an unknown metric, an order below 1, or a matrix that is not a metric's: square, finite,
+            symmetric, >= 0, with a zero diagonal. The triangle inequality is yours to guarantee.
+    """
+
+    metric: "str | np.ndarray" = "euclidean"
+    order: float = 2.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.metric, str):
+            if self.metric not in METRICS:
+                raise SettingError(f"unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}, or a matrix")
+        else:
+            matrix = np.ascontiguousarray(self.metric, dtype=np.float64)
+            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+                raise SettingError(f"the cost matrix has shape {matrix.shape}; expected (s, s)")
+            if not np.isfinite(matrix).all() or (matrix < 0).any():
+                raise SettingError("the cost matrix has an entry that is NaN, infinite or negative")
+            if (matrix.diagonal() != 0).any() or not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0):
+                raise SettingError("the cost matrix is not symmetric with a zero diagonal, so it is no metric")
+            object.__setattr__(self, "metric", matrix)
+        order = float(self.order)
+        if not (np.isfinite(order) and order >= 1):
+            raise SettingError(f"the order is {self.order}; W_p is a distance for a finite p >= 1")
+        object.__setattr__(self, "order", order)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroundCost) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_dict().items()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What identifies this cost, for manifests: a matrix is named by its hash."""
+        if isinstance(self.metric, str):
+            return {"metric": self.metric, "order": self.order}
+        digest = hashlib.sha256(self.metric.tobytes()).hexdigest()
+        return {"metric": "matrix", "order": self.order, "matrix_sha256": digest}
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any], matrix: np.ndarray | None = None) -> "GroundCost":
+        """The cost that `as_dict` described; `matrix` where the metric is one.
+
+        Raises:
+            ArtifactError: the matrix is not the one described.
+        """
+        if entry["metric"] != "matrix":
+            return cls(entry["metric"], entry["order"])
+        if matrix is None:
+            raise ArtifactError("the ground cost is a matrix and the matrix is missing")
+        cost = cls(matrix, entry["order"])
+        if cost.as_dict() != entry:
+            raise ArtifactError("the cost matrix is not the one this was computed with")
+        return cost
+
+    @property
+    def splits_translation(self) -> bool:
+        """Whether W(mu, nu)^2 = |mean mu - mean nu|^2 + W(centred mu, centred nu)^2, as for euclidean W_2."""
+        return isinstance(self.metric, str) and self.metric == "euclidean" and self.order == 2
+
+    def check(self, measures: Measures) -> None:
+        """Refuse measures on which this cost is not defined.
+
+        Raises:
+            SettingError: a matrix of another size than the common support, or points that are no latitudes.
+        """
+        if not isinstance(self.metric, str):
+            if measures.atoms is None:
+                raise SettingError("a cost matrix needs measures on a common support; these are point clouds")
+            if len(self.metric) != len(measures.support):
+                raise SettingError(
+                    f"the cost matrix is for {len(self.metric)} points and the support has {len(measures.support)}"
+                )
+        elif self.metric.startswith("great-circle"):
+            if measures.dim != 2:
+                raise SettingError(f"great-circle takes points (latitude, longitude); these have {measures.dim} axes")
+            quarter = 90.0 if self.metric.endswith("degrees") else np.pi / 2
+            if len(measures.support) and np.abs(measures.support[:, 0]).max() > quarter * (1 + 1e-9):
+                raise SettingError(
+                    f"a latitude lies outside [-{quarter:g}, {quarter:g}]; {self.metric} takes (latitude, longitude)"
+                )
+
+    def places(self, measures: Measures, index: int) -> np.ndarray:
+        """What `powers` needs to know of the atoms of one measure: its points, or its rows in the matrix."""
+        own = slice(int(measures.offsets[index]), int(measures.offsets[index + 1]))
+        if measures.atoms is None:
+            return measures.support[own]
+        rows = measures.atoms[own]
+        return measures.support[rows] if isinstance(self.metric, str) else rows
+
+    def powers(self, source: np.ndarray, target: np.ndarray) -> tuple[Float64[np.ndarray, "n m"], float]:
+        """Ground costs metric^p from each source atom to each target atom, scaled to [0, 1].
+
+        Returns:
+            The scaled matrix, and the largest value of the metric (not of its power), which `root` takes.
+        """
+        if not isinstance(self.metric, str):
+            return self._scaled_power(self.metric[source[:, None], target])
+        if self.metric.startswith("great-circle"):
+            return self._scaled_power(_great_circle(source, target, degrees=self.metric.endswith("degrees")))
+        from scipy.spatial.distance import cdist  # imported late: scipy.spatial doubles the import time of wembed
+
+        extent = max(float(np.abs(source).max()), float(np.abs(target).max()))
+        if extent and not 1 / _SAFE < extent < _SAFE:
+            matrix, largest = self.powers(source / extent, target / extent)
+            return matrix, largest * extent
+        if self.metric == "euclidean" and self.order == 2:
+            matrix = cdist(source, target, "sqeuclidean")
+            largest_square = float(matrix.max())
+            if largest_square > 0:
+                matrix /= largest_square
+            return matrix, largest_square**0.5
+        names: dict[str, Literal["euclidean", "cityblock", "chebyshev"]] = {
+            "euclidean": "euclidean",
+            "cityblock": "cityblock",
+            "chebyshev": "chebyshev",
+        }
+        return self._scaled_power(cdist(source, target, names[self.metric]))
+
+    def _scaled_power(self, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+        largest = float(matrix.max())
+        if largest > 0:
+            matrix = matrix / largest
+        if self.order != 1:
+            matrix **= self.order
+        return np.ascontiguousarray(matrix), largest
+
+    def root(self, scaled_cost: float, largest: float) -> float:
+        """W_p from the optimal value of a problem whose costs `powers` scaled."""
+        return float(largest * max(scaled_cost, 0.0) ** (1 / self.order))
+
+    def coordinates(self, measures: Measures) -> Measures:
+        """The same measures with points in a Euclidean space whose distances follow this metric.
+
+        The sphere becomes unit vectors (chords in place of arcs, in the metric's unit), a matrix classical
+        multidimensional scaling of its support (Torgerson 1952); other metrics keep their points.
+        """
+        if not isinstance(self.metric, str):
+            support = _classical_scaling(self.metric)
+        elif self.metric.startswith("great-circle"):
+            support = _unit_vectors(measures.support, degrees=self.metric.endswith("degrees"))
+            support *= np.rad2deg(1.0) if self.metric.endswith("degrees") else 1.0
+        else:
+            return measures
+        return Measures(measures.offsets, support, measures.weights, measures.atoms, measures.grid)
+
+
+def _unit_vectors(points: np.ndarray, *, degrees: bool) -> Float64[np.ndarray, "n 3"]:
+    latitude, longitude = (np.deg2rad(points) if degrees else points).T
+    return np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
+    )
+
+
+def _great_circle(source: np.ndarray, target: np.ndarray, *, degrees: bool) -> Float64[np.ndarray, "n m"]:
+    """Angles by the haversine formula, which keeps its precision for close points."""
+    if degrees:
+        source, target = np.deg2rad(source), np.deg2rad(target)
+    latitudes = np.sin((source[:, None, 0] - target[:, 0]) / 2) ** 2
+    longitudes = np.sin((source[:, None, 1] - target[:, 1]) / 2) ** 2
+    haversine = latitudes + np.cos(source[:, None, 0]) * np.cos(target[:, 0]) * longitudes
+    angle = 2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1)))
+    return np.asarray(np.rad2deg(angle) if degrees else angle)
+
+
+def _classical_scaling(matrix: np.ndarray) -> Float64[np.ndarray, "s dim"]:
+    squares = matrix**2
+    centred = squares - squares.mean(axis=0)
+    gram = -0.5 * (centred - centred.mean(axis=1, keepdims=True))
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    kept = values > 1e-6 * max(float(values[-1]), np.finfo(float).tiny)
+    if not kept.any():
+        return np.zeros((len(matrix), 1))
+    return np.ascontiguousarray((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1])

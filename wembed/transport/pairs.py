@@ -1,0 +1,207 @@
+"""Which pairs to solve, and the split of measures into train, validation and test."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from wembed.errors import SettingError
+
+__all__ = ["Cliques", "Listed", "PairPlan", "Split", "all_pairs", "clique_pairs", "random_pairs", "split_pairs"]
+
+CLIQUE = 8  # measures in a clique; at equal numbers of pairs smaller cliques show the encoder more measures
+_SMALLEST_PART = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Cliques:
+    """All pairs within each of several groups of the same size.
+
+    Attributes:
+        members: the measures of each clique, one clique a row.
+    """
+
+    members: Int64[np.ndarray, "cliques size"]
+
+    @property
+    def clique_pairs(self) -> int:
+        """Pairs in one clique."""
+        size = int(self.members.shape[1])
+        return size * (size - 1) // 2
+
+    def __len__(self) -> int:
+        return len(self.members) * self.clique_pairs
+
+    def take(self, start: int, stop: int) -> Int64[np.ndarray, "k 2"]:
+        """Pairs number start to stop - 1."""
+        clique, rank = np.divmod(np.arange(start, stop), max(self.clique_pairs, 1))
+        first, second = _unrank(rank, self.members.shape[1])
+        return np.sort(np.stack([self.members[clique, first], self.members[clique, second]], axis=1), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Pairs that are written out.
+
+    Attributes:
+        pairs: the two measures of each pair.
+    """
+
+    pairs: Int64[np.ndarray, "k 2"]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, start: int, stop: int) -> Int64[np.ndarray, "k 2"]:
+        """Pairs number start to stop - 1."""
+        return np.sort(self.pairs[start:stop], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which measures an encoder learns from, is chosen by, and is judged on. Pairs never cross the parts.
+
+    Attributes:
+        train: measures that training steps see.
+        validation: measures that choose the checkpoint and set the calibration.
+        test: measures that nothing sees before the errors are reported.
+    """
+
+    train: Int64[np.ndarray, " n_train"]
+    validation: Int64[np.ndarray, " n_validation"]
+    test: Int64[np.ndarray, " n_test"]
+
+    @classmethod
+    def draw(cls, count: int, *, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> "Split":
+        """Split `count` measures at random.
+
+        Raises:
+            SettingError: fractions that leave a part empty, or too few measures to split.
+        """
+        if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
+            raise SettingError(f"validation={validation} and test={test} leave no measures to train on")
+        sizes = [round(count * validation), round(count * test) if test else 0]
+        smallest = min(sizes[0], count - sum(sizes), sizes[1] if test else sizes[0])
+        if smallest < _SMALLEST_PART:
+            shares = [share for share in (validation, test, 1 - validation - test) if share > 0]
+            needed = int(np.ceil((_SMALLEST_PART - 0.5) / min(shares))) + 1
+            raise SettingError(
+                f"{count} measures are too few to split into train, validation and test; "
+                f"give at least {needed}, or solve all pairs with wembed.exact_distances"
+            )
+        order = np.random.default_rng([seed, 0]).permutation(count)
+        parts = np.split(order, [sizes[0], sum(sizes)])
+        return cls(train=np.sort(parts[2]), validation=np.sort(parts[0]), test=np.sort(parts[1]))
+
+    def parts(self) -> dict[str, Int64[np.ndarray, " n"]]:
+        """The parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+@dataclass(frozen=True, eq=False)
+class PairPlan:
+    """An ordered list of pairs (i < j), kept as the recipe that makes it.
+
+    Attributes:
+        segments: what the pairs are made of, in order.
+    """
+
+    segments: tuple[Cliques | Listed, ...]
+
+    def __len__(self) -> int:
+        return sum(len(segment) for segment in self.segments)
+
+    def take(self, start: int, stop: int) -> Int64[np.ndarray, "k 2"]:
+        """Pairs number start to stop - 1."""
+        taken, begin = [np.empty((0, 2), dtype=np.int64)], 0
+        for segment in self.segments:
+            low, high = max(start - begin, 0), min(stop - begin, len(segment))
+            if low < high:
+                taken.append(segment.take(low, high))
+            begin += len(segment)
+        return np.concatenate(taken)
+
+    def digest(self) -> str:
+        """A hash of the recipe: equal for plans that list the same pairs in the same way."""
+        digest = hashlib.sha256()
+        for segment in self.segments:
+            array = segment.members if isinstance(segment, Cliques) else segment.pairs
+            digest.update(f"{type(segment).__name__} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
+        return digest.hexdigest()
+
+
+def all_pairs(members: Int64[np.ndarray, " n"]) -> Cliques:
+    """Every pair of the members: one clique of all of them."""
+    return Cliques(np.asarray(members, dtype=np.int64)[None, :])
+
+
+def random_pairs(members: Int64[np.ndarray, " n"], count: int, rng: np.random.Generator) -> Listed:
+    """`count` different pairs of the members, uniformly at random."""
+    total = len(members) * (len(members) - 1) // 2
+    if count * 3 > total:
+        ranks = rng.permutation(total)[:count]
+    else:  # rejection keeps memory at the size of the answer
+        ranks = np.empty(0, dtype=np.int64)
+        while len(ranks) < count:
+            ranks = np.unique(np.concatenate([ranks, rng.integers(0, total, 2 * (count - len(ranks)) + 16)]))
+        ranks = rng.permutation(ranks)[:count]
+    first, second = _unrank(ranks, len(members))
+    return Listed(np.stack([members[first], members[second]], axis=1).astype(np.int64))
+
+
+def clique_pairs(
+    members: Int64[np.ndarray, " n"], count: int, rng: np.random.Generator, size: int = CLIQUE
+) -> Cliques | Listed:
+    """About `count` pairs in cliques, so that an encoder looks at few measures for many pairs.
+
+    Every member is used once before any is used again. Where `count` is a good part of all pairs, cliques would
+    repeat pairs: then it is that many different pairs at random, or simply all of them.
+    """
+    total = len(members) * (len(members) - 1) // 2
+    if count >= total:
+        return all_pairs(members)
+    if len(members) < size or count * 3 > total:
+        return random_pairs(members, count, rng)
+    cliques = max(1, count // (size * (size - 1) // 2))
+    rounds = -(-cliques // (len(members) // size))
+    usable = len(members) // size * size
+    drawn = [rng.permutation(members)[:usable].reshape(-1, size) for _ in range(rounds)]
+    return Cliques(np.concatenate(drawn)[:cliques].astype(np.int64))
+
+
+def split_pairs(split: Split, count: int, seed: int) -> PairPlan:
+    """About `count` pairs in cliques, each part of the split getting its share by number of measures."""
+    total = sum(len(part) for part in split.parts().values())
+    return PairPlan(
+        tuple(
+            clique_pairs(part, max(1, round(count * len(part) / total)), np.random.default_rng([seed, 1 + k]))
+            for k, part in enumerate(split.parts().values())
+            if len(part)
+        )
+    )
+
+
+def listed_pairs(pairs: "np.ndarray | Sequence[tuple[int, int]]", count: int) -> Int64[np.ndarray, "k 2"]:
+    """A user's own pairs, checked against the number of measures.
+
+    Raises:
+        SettingError: not a (k, 2) array of integers, or an index outside the measures.
+    """
+    array = np.asarray(pairs)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+        raise SettingError(f"pairs have shape {array.shape} and type {array.dtype}; expected integers (k, 2)")
+    if len(array) and (int(array.min()) < 0 or int(array.max()) >= count):
+        row = int(np.argmax((array < 0).any(axis=1) | (array >= count).any(axis=1)))
+        raise SettingError(f"pair {row} is {tuple(array[row].tolist())} and there are {count} measures, from 0")
+    return array.astype(np.int64)
+
+
+def _unrank(rank: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pair (i, j), i < j < size, with the given place in the order (0,1), (0,2), (1,2), (0,3), ..."""
+    second = ((1 + np.sqrt(1 + 8 * rank.astype(np.float64))) / 2).astype(np.int64)
+    second -= second * (second - 1) // 2 > rank  # the square root may be off by one for large ranks
+    second += (second + 1) * second // 2 <= rank
+    return rank - second * (second - 1) // 2, np.minimum(second, size - 1)

@@ -1,0 +1,124 @@
+"""Many transport problems at once, on any joblib backend."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from wembed.measures import Measures
+from wembed.transport.costs import GroundCost
+from wembed.transport.exact import solve_pairs
+from wembed.transport.pairs import Listed, PairPlan, listed_pairs
+
+__all__ = ["Progress", "block_boundaries", "exact_distances", "solve_blocks"]
+
+_PAIR_WORK = 2e5  # what a pair costs however few atoms it has, in units of n m (n + m)
+_BLOCK_WORK = 2e9  # work of a block: some half second on one core
+_ALONE_WORK = 2e9  # below this, starting workers costs more than it saves
+_CHUNK = 200_000  # pairs looked at in one go while cutting a plan into blocks
+
+Progress = Callable[[int, int], None]  # (pairs done, pairs in all)
+
+
+class _Takes(Protocol):
+    def __len__(self) -> int: ...
+    def take(self, start: int, stop: int) -> Int64[np.ndarray, "k 2"]: ...
+
+
+def exact_distances(
+    measures: Measures,
+    pairs: "np.ndarray | list[tuple[int, int]]",
+    cost: GroundCost | None = None,
+    n_jobs: int = -1,
+    progress: Progress | None = None,
+) -> Float64[np.ndarray, " k"]:
+    """Exact W_p of each pair, solved in parallel and certified.
+
+    Args:
+        measures: the collection that the pairs index.
+        pairs: (k, 2) integers, in any order; a measure may be paired with itself.
+        cost: the ground cost; euclidean W_2 by default.
+        n_jobs: processes, or -1 for one a core. `joblib.parallel_config` chooses the backend.
+        progress: called with the pairs done and the pairs in all.
+
+    Returns:
+        W_p in the unit of the support. The values do not depend on the number of workers.
+
+    Raises:
+        SettingError: pairs outside the measures, or a cost that does not fit them.
+        SolverError: a solution could not be certified.
+    """
+    cost = cost or GroundCost()
+    cost.check(measures)
+    plan = Listed(listed_pairs(pairs, len(measures)))
+    boundaries = block_boundaries(measures, plan)
+    distances = np.empty(len(plan))
+    done = 0
+    for block, solved in solve_blocks(measures, plan, boundaries, np.arange(len(boundaries) - 1), cost, n_jobs):
+        distances[boundaries[block] : boundaries[block + 1]] = solved
+        done += len(solved)
+        if progress:
+            progress(done, len(plan))
+    return distances
+
+
+def block_boundaries(measures: Measures, plan: _Takes) -> Int64[np.ndarray, " blocks_plus_1"]:
+    """Cut a plan into blocks of about equal work, which for one pair is n m (n + m) and a constant.
+
+    The cuts depend on the measures and the plan alone, so that an interrupted job finds them again.
+    """
+    cuts, work = [0], 0.0
+    for start in range(0, len(plan), _CHUNK):
+        running = work + np.cumsum(_work(measures, plan.take(start, min(start + _CHUNK, len(plan)))))
+        full = np.diff(np.floor(running / _BLOCK_WORK), prepend=np.floor(work / _BLOCK_WORK)) > 0
+        cuts.extend((start + 1 + np.flatnonzero(full)).tolist())
+        work = float(running[-1])
+    if cuts[-1] != len(plan):
+        cuts.append(len(plan))
+    return np.array(cuts, dtype=np.int64)
+
+
+def solve_blocks(
+    measures: Measures,
+    plan: PairPlan | Listed,
+    boundaries: Int64[np.ndarray, " blocks_plus_1"],
+    blocks: Int64[np.ndarray, " k"],
+    cost: GroundCost,
+    n_jobs: int,
+) -> Iterator[tuple[int, Float64[np.ndarray, " pairs"]]]:
+    """Solve the given blocks of a plan and yield each as soon as it is done, in any order.
+
+    At most two blocks a worker are under way, so memory does not grow with the plan. The measures reach each process
+    once, as a memory map.
+    """
+
+    def pairs_of(block: int) -> np.ndarray:
+        return plan.take(int(boundaries[block]), int(boundaries[block + 1]))
+
+    if len(blocks) <= 2 and sum(float(_work(measures, pairs_of(b)).sum()) for b in blocks.tolist()) < _ALONE_WORK:
+        n_jobs = 1
+    if n_jobs == 1:
+        for block in blocks.tolist():
+            yield block, solve_pairs(measures, pairs_of(block), cost)
+        return
+    from joblib import Parallel, delayed  # imported late: half of wembed never solves
+
+    parent = os.getpid()
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")
+    solve = delayed(_solve_block)
+    yield from parallel(solve(measures, block, pairs_of(block), cost, parent) for block in blocks.tolist())
+
+
+def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
+    n, m = measures.sizes[pairs].astype(np.float64).T
+    return np.asarray(n * m * (n + m) + _PAIR_WORK)
+
+
+def _solve_block(
+    measures: Measures, block: int, pairs: np.ndarray, cost: GroundCost, parent: int
+) -> tuple[int, np.ndarray]:
+    if os.getpid() != parent:
+        os.environ["WEMBED_WORKER"] = "1"
+    return block, solve_pairs(measures, pairs, cost)
