@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wembed.embedder import Embedder, load
+    from wembed.embedder import Embedder, evaluate, load
     from wembed.errors import (
         ArtifactError,
         LockedError,
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
         WembedError,
     )
     from wembed.index import Index, Neighbors
-    from wembed.learning.evaluation import Report, evaluate
+    from wembed.learning.evaluation import Report
+    from wembed.learning.training import TrainingSettings
     from wembed.measures import Measure, Measures
     from wembed.readers import read
     from wembed.transport.costs import GroundCost
-    from wembed.transport.parallel import exact_distances
     from wembed.transport.pairs import Split
+    from wembed.transport.parallel import exact_distances
     from wembed.transport.precompute import precompute
     from wembed.transport.store import DistanceStore
 
@@ -43,8 +44,9 @@ _HOME = {
     "SettingError": "errors",
     "SolverError": "errors",
     "Split": "transport.pairs",
+    "TrainingSettings": "learning.training",
     "WembedError": "errors",
-    "evaluate": "learning.evaluation",
+    "evaluate": "embedder",
     "exact_distances": "transport.parallel",
     "load": "embedder",
     "precompute": "transport.precompute",
@@ -68,6 +70,7 @@ __all__ = [
     "SettingError",
     "SolverError",
     "Split",
+    "TrainingSettings",
     "WembedError",
     "evaluate",
     "exact_distances",

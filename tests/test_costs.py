@@ -1,0 +1,308 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from strategies import NORMS, generators, lengths, norms, orders
+
+from wembed import ArtifactError, GroundCost, Measures, SettingError
+from wembed.transport.costs import METRICS
+
+EARTH = 6371.0088  # km, the mean radius
+CITIES = {  # latitude, longitude
+    "Paris": (48.8566, 2.3522),
+    "London": (51.5074, -0.1278),
+    "New York": (40.7128, -74.0060),
+    "Tokyo": (35.6762, 139.6503),
+    "Sydney": (-33.8688, 151.2093),
+    "Suva": (-18.1248, 178.4501),
+    "Apia": (-13.8507, -171.7514),
+}
+KILOMETRES = {  # great-circle distances on the mean sphere, to the kilometre
+    ("Paris", "London"): 344,
+    ("London", "New York"): 5570,
+    ("New York", "Tokyo"): 10848,
+    ("Tokyo", "Sydney"): 7823,
+    ("Suva", "Apia"): 1148,  # across the date line
+}
+
+
+def unscaled(cost: GroundCost, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    matrix, largest = cost.powers(source, target)
+    return largest**cost.order * matrix
+
+
+def on_support(points: np.ndarray) -> Measures:
+    return Measures.from_histograms(np.ones((2, len(points))), points)
+
+
+# ---- metrics
+
+
+@given(generators(), norms, orders, st.integers(1, 5))
+def test_a_norm_is_what_its_formula_says(rng, metric, order, dim):
+    x, y = rng.normal(size=(7, dim)), rng.normal(size=(4, dim))
+    matrix, largest = GroundCost(metric, order).powers(x, y)
+    formula = lengths(x[:, None] - y, metric)
+    assert matrix.min() >= 0
+    assert matrix.max() == 1
+    assert largest == pytest.approx(formula.max(), rel=1e-14)
+    np.testing.assert_allclose(largest**order * matrix, formula**order, rtol=1e-12)
+
+
+@given(generators(), norms, orders)
+def test_a_norm_is_what_scipy_says(rng, metric, order):
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(5, 3))
+    np.testing.assert_allclose(unscaled(GroundCost(metric, order), x, y), cdist(x, y, metric) ** order, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("pair", "kilometres"), KILOMETRES.items())
+def test_great_circles_join_cities(pair, kilometres):
+    source, target = (np.array([CITIES[name]]) for name in pair)
+    degrees = unscaled(GroundCost("great-circle-degrees", 1), source, target)[0, 0]
+    radians = unscaled(GroundCost("great-circle", 1), np.deg2rad(source), np.deg2rad(target))[0, 0]
+    assert radians * EARTH == pytest.approx(kilometres, abs=1)
+    assert np.deg2rad(degrees) == pytest.approx(radians, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "angle"),
+    [
+        ((0, 0), (0, 90), 90),
+        ((90, 0), (-90, 77), 180),
+        ((90, 0), (90, 123), 0),  # every longitude names the same pole
+        ((0, 10), (0, -170), 180),
+        ((0, 179.5), (0, -179.5), 1),  # across the date line
+        ((0, 5), (0, 365), 0),  # longitudes go round
+        ((60, 0), (60, 180), 60),  # over the pole
+        ((10, 20), (55, 20), 45),
+        ((0, 0), (1e-9, 0), 1e-9),  # the law of cosines would say 0
+        ((45, 45), (45, 45), 0),
+    ],
+)
+def test_great_circles_in_closed_form(source, target, angle):
+    found = unscaled(GroundCost("great-circle-degrees", 1), np.array([source], float), np.array([target], float))
+    assert found[0, 0] == pytest.approx(angle, rel=1e-12, abs=1e-14)
+
+
+@given(generators(), orders)
+def test_a_great_circle_is_the_angle_between_unit_vectors(rng, order):
+    points = np.stack([np.arcsin(rng.uniform(-1, 1, 9)), rng.uniform(-7, 7, 9)], axis=1)
+    latitude, longitude = points.T
+    ball = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], 1)
+    cross, dot = np.linalg.norm(np.cross(ball[:5, None], ball[5:]), axis=-1), ball[:5] @ ball[5:].T
+    found = unscaled(GroundCost("great-circle", order), points[:5], points[5:])
+    np.testing.assert_allclose(found, np.arctan2(cross, dot) ** order, rtol=1e-7)
+
+
+@given(generators(), orders)
+def test_a_matrix_is_its_own_metric(rng, order):
+    metric = cdist(*[rng.normal(size=(6, 2))] * 2)
+    rows, columns = rng.integers(0, 6, 4), rng.integers(0, 6, 5)
+    found = unscaled(GroundCost(metric, order), rows, columns)
+    np.testing.assert_allclose(found, metric[np.ix_(rows, columns)] ** order, rtol=1e-12)
+
+
+@given(generators(), norms, orders, st.integers(-150, 150))
+def test_powers_at_any_scale_are_those_at_scale_one(rng, metric, order, power):
+    x, y, scale = rng.normal(size=(5, 3)), rng.normal(size=(6, 3)), 10.0**power
+    cost = GroundCost(metric, order)
+    matrix, largest = cost.powers(x, y)
+    scaled_matrix, scaled_largest = cost.powers(scale * x, scale * y)
+    np.testing.assert_allclose(scaled_matrix, matrix, rtol=1e-12)
+    assert scaled_largest == pytest.approx(scale * largest, rel=1e-14, abs=0)
+
+
+@given(generators(), orders, st.integers(-150, 150))
+def test_powers_of_a_matrix_at_any_scale_are_those_at_scale_one(rng, order, power):
+    metric, scale, rows = cdist(*[rng.normal(size=(6, 2))] * 2), 10.0**power, np.arange(6)
+    matrix, largest = GroundCost(metric, order).powers(rows, rows)
+    scaled_matrix, scaled_largest = GroundCost(metric * scale, order).powers(rows, rows)
+    np.testing.assert_allclose(scaled_matrix, matrix, rtol=1e-12)
+    assert scaled_largest == pytest.approx(scale * largest, rel=1e-14, abs=0)
+
+
+@given(norms, orders)
+def test_a_point_costs_nothing_to_itself(metric, order):
+    cost = GroundCost(metric, order)
+    matrix, largest = cost.powers(np.zeros((1, 2)), np.zeros((3, 2)))
+    assert not matrix.any()
+    assert largest == 0
+    assert cost.root(0.0, largest) == 0
+
+
+@given(orders, st.floats(1e-6, 1e6), st.floats(0, 1))
+def test_the_root_undoes_the_power(order, largest, distance):
+    root = GroundCost("euclidean", order).root(distance**order, largest)
+    assert root == pytest.approx(largest * distance, rel=1e-12)
+    assert GroundCost("euclidean", order).root(-1e-18, largest) == 0  # rounding below zero is zero
+
+
+# ---- refusing
+
+
+@pytest.mark.parametrize("order", [0.999, 0, -2, np.nan, np.inf, -np.inf])
+def test_an_order_that_makes_no_distance_is_refused(order):
+    with pytest.raises(SettingError, match="p >= 1"):
+        GroundCost("euclidean", order)
+
+
+@pytest.mark.parametrize("metric", ["manhattan", "Euclidean", "", "great circle"])
+def test_an_unknown_metric_is_refused_with_the_choices(metric):
+    with pytest.raises(SettingError, match="unknown metric") as caught:
+        GroundCost(metric)
+    assert all(choice in str(caught.value) for choice in METRICS)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sentence"),
+    [
+        (np.zeros((2, 3)), r"shape \(2, 3\)"),
+        (np.zeros(4), r"shape \(4,\)"),
+        (np.zeros((0, 0)), r"shape \(0, 0\)"),
+        (np.array([[0, np.nan], [np.nan, 0]]), "NaN"),
+        (np.array([[0, np.inf], [np.inf, 0]]), "infinite"),
+        (np.array([[0, -1], [-1, 0]]), "negative"),
+        (np.array([[0, 1], [2, 0]]), "not symmetric"),
+        (np.array([[0, 1], [1, 1e-9]]), "zero diagonal"),
+        (np.array([[0, 1e-9], [2e-9, 0]]), "not symmetric"),
+    ],
+)
+def test_a_matrix_that_is_no_metric_is_refused(matrix, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        GroundCost(matrix)
+
+
+@pytest.mark.parametrize("settings", [{"order": "two"}, {"metric": np.array([["a"]])}, {"metric": None}])
+def test_settings_that_are_no_numbers_are_refused_in_a_sentence(settings):
+    unchecked = GroundCost.__new__(GroundCost)  # as in a user's Python, where nothing checks types
+    for name in ("metric", "order"):
+        object.__setattr__(unchecked, name, settings.get(name, {"metric": "euclidean", "order": 2.0}[name]))
+    with pytest.raises(SettingError):
+        unchecked.__post_init__()
+
+
+def test_a_matrix_of_another_size_than_the_support_is_refused():
+    with pytest.raises(SettingError, match="3 points and the support has 4"):
+        GroundCost(1.0 - np.eye(3)).check(on_support(np.arange(4.0)))
+
+
+def test_a_matrix_on_point_clouds_is_refused():
+    with pytest.raises(SettingError, match="common support"):
+        GroundCost(1.0 - np.eye(3)).check(Measures.from_point_clouds([[[0, 0], [1, 1], [2, 2]]]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "points", "sentence"),
+    [
+        ("great-circle", [[0, 0, 0]], "3 axes"),
+        ("great-circle", [[0.0]], "1 axes"),
+        ("great-circle", [[10, 20], [80, 0]], "latitude lies outside"),
+        ("great-circle-degrees", [[91.0, 0], [0, 0]], "latitude lies outside"),
+        ("great-circle-degrees", [[-150.0, 0]], "latitude lies outside"),
+    ],
+)
+def test_points_that_are_not_on_a_globe_are_refused(metric, points, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        GroundCost(metric).check(Measures.from_point_clouds([points]))
+
+
+def test_poles_are_on_the_globe():
+    GroundCost("great-circle").check(Measures.from_point_clouds([[[np.pi / 2, 9.0], [-np.pi / 2, 0.0]]]))
+    GroundCost("great-circle-degrees").check(Measures.from_point_clouds([[[90, 360], [-90, -180]]]))
+
+
+# ---- identity
+
+
+def test_costs_are_equal_where_they_give_the_same_distances():
+    metric = 1.0 - np.eye(3)
+    assert GroundCost("euclidean", 2) == GroundCost(order=2.0)
+    assert GroundCost(metric) == GroundCost(metric.astype(np.float32).T)
+    assert hash(GroundCost(metric)) == hash(GroundCost(metric.copy()))
+    assert (
+        len({GroundCost(), GroundCost("cityblock"), GroundCost(order=1), GroundCost(metric), GroundCost(2 * metric)})
+        == 5
+    )
+    assert GroundCost() != "euclidean"
+
+
+@pytest.mark.parametrize("cost", [GroundCost("chebyshev", 1.5), GroundCost(1.0 - np.eye(3), 1)], ids=["name", "matrix"])
+def test_a_cost_comes_back_from_its_description(cost):
+    matrix = None if isinstance(cost.metric, str) else np.asarray(cost.metric)
+    assert GroundCost.from_dict(cost.as_dict(), matrix) == cost
+
+
+def test_a_description_does_not_come_back_with_another_matrix():
+    entry = GroundCost(1.0 - np.eye(3)).as_dict()
+    with pytest.raises(ArtifactError, match="matrix is missing"):
+        GroundCost.from_dict(entry)
+    with pytest.raises(ArtifactError, match="not the one"):
+        GroundCost.from_dict(entry, 2.0 - 2 * np.eye(3))
+
+
+def test_a_cost_does_not_change_with_the_array_it_was_made_from():
+    metric = 1.0 - np.eye(3)
+    cost = GroundCost(metric)
+    before = cost.as_dict()
+    metric[0, 1] = metric[1, 0] = 5
+    assert cost.as_dict() == before
+
+
+def test_only_euclidean_w2_splits_off_the_translation():
+    assert GroundCost("euclidean", 2).splits_translation
+    others = [
+        GroundCost("euclidean", 1),
+        GroundCost("cityblock", 2),
+        GroundCost("great-circle", 2),
+        GroundCost(np.zeros((1, 1))),
+    ]
+    assert not any(cost.splits_translation for cost in others)
+
+
+# ---- coordinates
+
+
+@given(generators(), st.integers(1, 4), st.integers(2, 12))
+def test_coordinates_of_a_euclidean_matrix_are_as_far_apart_as_it_says(rng, dim, size):
+    points = rng.normal(size=(size, dim))
+    metric = cdist(points, points)
+    found = GroundCost(metric).coordinates(on_support(np.arange(float(size)))).support
+    assert found.shape[1] <= max(dim, 1)
+    np.testing.assert_allclose(cdist(found, found), metric, atol=1e-5 * metric.max())
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_coordinates_follow_the_scale_of_the_matrix(scale):
+    points = np.random.default_rng(0).normal(size=(6, 2))
+    metric = scale * cdist(points, points)
+    found = GroundCost(metric).coordinates(on_support(points)).support
+    np.testing.assert_allclose(cdist(found, found), metric, rtol=1e-9, atol=1e-9 * scale)
+
+
+def test_coordinates_of_points_that_are_one_are_one_point():
+    found = GroundCost(np.zeros((3, 3))).coordinates(on_support(np.arange(3.0))).support
+    assert not cdist(found, found).any()
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("great-circle", 1.0), ("great-circle-degrees", 180 / np.pi)])
+def test_coordinates_on_the_globe_are_chords_in_the_unit_of_the_metric(metric, unit):
+    rng = np.random.default_rng(0)
+    points = unit * np.stack([np.arcsin(rng.uniform(-1, 1, 8)), rng.uniform(-np.pi, np.pi, 8)], axis=1)
+    found = GroundCost(metric).coordinates(on_support(points)).support
+    arcs = unscaled(GroundCost(metric, 1), points, points) / unit
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), unit, rtol=1e-13)
+    np.testing.assert_allclose(cdist(found, found), unit * 2 * np.sin(arcs / 2), atol=1e-7 * unit)
+
+
+@pytest.mark.parametrize("metric", sorted(NORMS))
+def test_norms_keep_their_points(metric):
+    measures = on_support(np.eye(3))
+    assert GroundCost(metric).coordinates(measures) is measures
+
+
+def test_coordinates_keep_weights_and_atoms():
+    measures = Measures.from_images(np.random.default_rng(0).integers(0, 3, (4, 2, 3)) + 1)
+    moved = GroundCost(1.0 - np.eye(6)).coordinates(measures)
+    assert moved.weights is measures.weights
+    assert moved.atoms is measures.atoms

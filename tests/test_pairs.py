@@ -1,0 +1,282 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import generators
+
+from wembed import SettingError, Split
+from wembed.transport.pairs import (
+    CLIQUE,
+    Cliques,
+    Listed,
+    PairPlan,
+    _unrank,
+    all_pairs,
+    clique_pairs,
+    listed_pairs,
+    random_pairs,
+    split_pairs,
+)
+
+members = st.integers(2, 60).flatmap(
+    lambda count: generators().map(lambda rng: np.sort(rng.permutation(200)[:count]).astype(np.int64))
+)
+
+
+def whole(plan) -> np.ndarray:
+    return plan.take(0, len(plan))
+
+
+def distinct(pairs: np.ndarray) -> int:
+    return len(np.unique(pairs, axis=0))
+
+
+def check_pairs(pairs: np.ndarray, members: np.ndarray) -> None:
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert np.isin(pairs, members).all()
+
+
+# ---- the numbering of pairs
+
+
+@given(st.integers(2, 40))
+def test_ranks_number_the_pairs_column_after_column(size):
+    first, second = _unrank(np.arange(size * (size - 1) // 2), size)
+    assert list(zip(first, second, strict=True)) == [(i, j) for j in range(size) for i in range(j)]
+
+
+@given(st.integers(2, 3_000_000_000), st.integers(0, 3_000_000_000))
+def test_ranks_are_right_at_the_corners_up_to_billions_of_measures(second, first):
+    assume(first < second)
+    corners = [0, first, second - 1]
+    ranks = np.array([second * (second - 1) // 2 + corner for corner in corners])
+    i, j = _unrank(ranks, second + 1)
+    assert i.tolist() == corners
+    assert j.tolist() == [second] * 3
+
+
+def test_ranks_are_right_around_a_million_million():
+    ranks = 10**12 + np.arange(-2000, 2000)
+    i, j = _unrank(ranks, 2_000_000)
+    assert ((i >= 0) & (i < j)).all()
+    np.testing.assert_array_equal(j * (j - 1) // 2 + i, ranks)
+
+
+# ---- families of pairs
+
+
+@given(members)
+def test_all_pairs_are_each_pair_once(chosen):
+    pairs = whole(all_pairs(chosen))
+    check_pairs(pairs, chosen)
+    assert len(pairs) == distinct(pairs) == len(chosen) * (len(chosen) - 1) // 2
+
+
+def test_one_measure_has_no_pairs():
+    assert len(all_pairs(np.array([3]))) == 0
+    assert whole(all_pairs(np.array([3]))).shape == (0, 2)
+
+
+@given(members, st.integers(1, 300), generators())
+def test_random_pairs_are_different_and_as_many_as_asked(chosen, count, rng):
+    total = len(chosen) * (len(chosen) - 1) // 2
+    pairs = whole(random_pairs(chosen, count, rng))
+    check_pairs(pairs, chosen)
+    assert len(pairs) == distinct(pairs) == min(count, total)
+
+
+def test_random_pairs_of_many_measures_need_no_list_of_all():
+    pairs = whole(random_pairs(np.arange(10_000_000), 1000, np.random.default_rng(0)))
+    assert distinct(pairs) == 1000
+    assert pairs.max() > 9_000_000
+
+
+def test_random_pairs_are_uniform():
+    rng = np.random.default_rng(0)
+    for count in (1, 5):  # by rejection, and from a list of all
+        drawn = np.concatenate([whole(random_pairs(np.arange(6), count, rng)) for _ in range(6000 // count)])
+        _, seen = np.unique(drawn, axis=0, return_counts=True)
+        assert len(seen) == 15
+        assert seen.min() > 330  # 400 each; the deviation is 19
+        assert seen.max() < 470
+
+
+@given(members, st.integers(1, 3000), generators())
+def test_cliques_hold_pairs_of_members_and_about_as_many_as_asked(chosen, count, rng):
+    plan = clique_pairs(chosen, count, rng)
+    total = len(chosen) * (len(chosen) - 1) // 2
+    per_clique = CLIQUE * (CLIQUE - 1) // 2
+    pairs = whole(plan)
+    check_pairs(pairs, chosen)
+    assert len(pairs) == len(plan)
+    assert min(count, total) - per_clique < len(pairs) <= max(min(count, total), per_clique)
+
+
+def test_cliques_use_every_member_before_any_again():
+    plan = clique_pairs(np.arange(160), 28 * 50, np.random.default_rng(0))
+    assert isinstance(plan, Cliques)
+    uses = np.bincount(plan.members.ravel(), minlength=160)
+    assert plan.members.shape == (50, CLIQUE)
+    assert set(uses) == {2, 3}
+    assert all(len(set(clique)) == CLIQUE for clique in plan.members.tolist())
+
+
+def test_asking_for_more_pairs_than_there_are_gives_all():
+    assert distinct(whole(clique_pairs(np.arange(20), 10_000, np.random.default_rng(0)))) == 190
+
+
+@pytest.mark.parametrize("pairs", [[(2, 1), (0, 3)], np.array([[2, 1], [0, 3]], dtype=np.uint8), ((2, 1), (0, 3))])
+def test_listed_pairs_are_a_user_s_own_with_the_smaller_first(pairs):
+    plan = Listed(listed_pairs(list(pairs) if isinstance(pairs, tuple) else pairs, 4))
+    assert whole(plan).tolist() == [[1, 2], [0, 3]]
+    assert whole(plan).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (np.array([0, 1]), "shape"),
+        (np.array([[0, 1, 2]]), "shape"),
+        (np.array([[0.0, 1.0]]), "type float64"),
+        (np.array([["a", "b"]]), "type"),
+        (np.array([[0, 1], [1, 4]]), r"pair 1 is \(1, 4\) and there are 4 measures"),
+        (np.array([[0, 1], [0, 1], [-1, 2]]), r"pair 2 is \(-1, 2\)"),
+        (np.array([[0, 2**63]], dtype=np.uint64), "pair 0"),
+    ],
+)
+def test_listed_pairs_that_are_no_pairs_are_refused(pairs, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        listed_pairs(pairs, 4)
+
+
+def test_no_pairs_at_all_are_no_pairs():
+    assert listed_pairs(np.empty((0, 2), dtype=int), 4).shape == (0, 2)
+
+
+# ---- plans
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> PairPlan:
+    rng = draw(generators())
+    segments = draw(st.lists(st.sampled_from(["cliques", "all", "one", "listed", "empty"]), max_size=4))
+    made = {
+        "cliques": lambda: Cliques(np.stack([rng.permutation(30)[:4] for _ in range(5)]).astype(np.int64)),
+        "all": lambda: all_pairs(np.arange(7)),
+        "one": lambda: all_pairs(np.array([5])),
+        "listed": lambda: Listed(rng.integers(0, 30, (9, 2))),
+        "empty": lambda: Listed(np.empty((0, 2), dtype=np.int64)),
+    }
+    return PairPlan(tuple(made[segment]() for segment in segments))
+
+
+@given(plans(), st.integers(0, 130), st.integers(0, 130))
+def test_taking_a_range_is_slicing_the_whole_list(plan, start, stop):
+    assert whole(plan).shape == (len(plan), 2)
+    start, stop = min(start, len(plan)), min(stop, len(plan))
+    np.testing.assert_array_equal(plan.take(start, stop), whole(plan)[start:stop])
+
+
+@given(plans())
+def test_the_digest_is_that_of_the_recipe(plan):
+    again = PairPlan(plan.segments)
+    longer = PairPlan((*plan.segments, Listed(np.array([[0, 1]]))))
+    assert plan.digest() == again.digest() != longer.digest()
+
+
+def test_the_digest_tells_pairs_kinds_and_shapes_apart():
+    plans = [
+        (Listed(np.array([[0, 1], [2, 3]])),),
+        (Listed(np.array([[2, 3], [0, 1]])),),
+        (Listed(np.array([[0, 1]])), Listed(np.array([[2, 3]]))),
+        (Cliques(np.array([[0, 1], [2, 3]])),),
+        (Cliques(np.array([[0, 1, 2, 3]])),),
+    ]
+    assert len({PairPlan(segments).digest() for segments in plans}) == len(plans)
+
+
+@pytest.mark.parametrize("count", [1, 50, 400, 5000])
+def test_pairs_never_cross_the_parts_of_a_split(count):
+    split = Split.draw(300, seed=1)
+    part_of = np.empty(300, dtype=int)
+    for k, part in enumerate(split.parts().values()):
+        part_of[part] = k
+    pairs = whole(split_pairs(split, count, seed=1))
+    assert (part_of[pairs[:, 0]] == part_of[pairs[:, 1]]).all()
+    assert set(part_of[pairs[:, 0]]) == {0, 1, 2}
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+
+
+def test_the_parts_get_pairs_by_their_share_of_the_measures():
+    split = Split.draw(1000, validation=0.2, test=0.3, seed=0)
+    plan = split_pairs(split, 10_000, seed=0)
+    np.testing.assert_allclose([len(segment) for segment in plan.segments], [5000, 2000, 3000], atol=28)
+    assert abs(len(plan) - 10_000) < 3 * 28
+
+
+def test_a_split_without_a_test_part_gives_pairs_to_the_others():
+    split = Split.draw(100, test=0, seed=0)
+    assert len(split.test) == 0
+    assert len(split_pairs(split, 500, seed=0).segments) == 2
+
+
+def test_the_seed_and_nothing_else_draws_the_pairs():
+    def drawn(seed):
+        np.random.default_rng(seed).random(3)  # somebody else's randomness
+        return split_pairs(Split.draw(200, seed=seed), 1000, seed=seed).digest()
+
+    assert drawn(0) == drawn(0)
+    assert len({drawn(seed) for seed in range(5)}) == 5
+
+
+# ---- splits
+
+
+@given(st.integers(16, 500), st.floats(0.1, 0.4), st.floats(0.1, 0.4), st.integers(0, 2**32))
+def test_a_split_is_disjoint_and_covers_every_measure(count, validation, test, seed):
+    split = Split.draw(count, validation=validation, test=test, seed=seed)
+    together = np.concatenate(list(split.parts().values()))
+    assert sorted(together.tolist()) == list(range(count))
+    assert len(split.validation) == round(count * validation)
+    assert len(split.test) == round(count * test)
+    assert all((np.diff(part) > 0).all() for part in split.parts().values())
+
+
+@pytest.mark.parametrize(
+    ("validation", "test"),
+    [(0, 0.1), (-0.1, 0.1), (1.0, 0), (0.5, 0.5), (0.6, 0.5), (0.1, 1.0), (0.1, -0.1), (np.nan, 0)],
+)
+def test_shares_that_leave_a_part_empty_are_refused(validation, test):
+    with pytest.raises(SettingError, match="leave no measures to train on"):
+        Split.draw(1000, validation=validation, test=test)
+
+
+def enough(count: int, validation: float, test: float) -> bool:
+    try:
+        split = Split.draw(count, validation=validation, test=test)
+    except SettingError:
+        return False
+    return min(len(part) for name, part in split.parts().items() if name != "test" or test) >= 2
+
+
+shares = st.sampled_from([0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.475, 0.6, 0.8])
+
+
+@given(st.integers(0, 40), shares, st.one_of(st.just(0.0), shares))
+def test_too_few_measures_are_told_how_many_are_enough_and_that_many_are(count, validation, test):
+    assume(validation + test < 0.99)
+    assume(not enough(count, validation, test))
+    with pytest.raises(SettingError, match="too few") as caught:
+        Split.draw(count, validation=validation, test=test)
+    needed = int(re.search(r"at least (\d+)", str(caught.value))[1])
+    assert needed > count
+    assert all(enough(more, validation, test) for more in range(needed, needed + 50))
+    assert not enough(needed - 1, validation, test)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
+def test_a_handful_of_measures_cannot_be_split(count):
+    with pytest.raises(SettingError, match=f"{count} measures are too few"):
+        Split.draw(count)

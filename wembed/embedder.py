@@ -1,0 +1,485 @@
+"""Embedder: ground cost, features and encoder as one estimator."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from sklearn.base import BaseEstimator, TransformerMixin
+from torch import nn
+
+from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError
+from wembed.euclidean import distances_between, paired_distances
+from wembed.learning.baselines import Embedding
+from wembed.learning.calibration import fitted_scale
+from wembed.learning.encoders import DWEEncoder, QuantileEncoder
+from wembed.learning.evaluation import Report, compare
+from wembed.learning.features import Features, Pixels, SlicedQuantiles, directions_for, levels_for
+from wembed.learning.losses import distance_error, squared_distance_error
+from wembed.learning.training import Examples, TrainingSettings, train
+from wembed.measures import Measures
+from wembed.progress import bar
+from wembed.transport.costs import GroundCost
+from wembed.transport.pairs import Split, split_pairs
+from wembed.transport.parallel import Progress, exact_distances
+from wembed.transport.precompute import stored_split
+from wembed.transport.store import DistanceStore, write_atomically
+
+__all__ = ["ENCODERS", "Embedder", "evaluate", "load"]
+
+ENCODERS = ("quantiles", "dwe")
+_FORMAT = 1
+_BATCH = 4096
+
+
+class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
+    """Vectors whose Euclidean distance is the Wasserstein distance, learned from a few exact distances.
+
+    Args:
+        metric: the ground metric, as in `GroundCost`.
+        order: p of W_p.
+        dim: length of the vectors.
+        pairs: exact pairs to solve in `fit`, those for validation and test included.
+        encoder: "quantiles", for any measures; or "dwe", the network of the method's paper, for images.
+        validation: share of the measures that choose the checkpoint and the calibration.
+        test: share of the measures that neither see.
+        device: a torch device, such as "cpu" or "cuda".
+        n_jobs: processes for the exact solves, or -1 for one a core.
+        random_state: draws the split, the pairs, the starting weights and the order of training.
+        training: how to train; None for the defaults.
+        verbose: show progress bars.
+
+    Attributes:
+        split_: which measures were for training, validation and test.
+        history_: validation error (root mean square, in data units) by training step.
+        mean_distance_: mean W_p of the training pairs.
+        pairs_used_: pairs that were trained on, and validated on.
+        errors_: the report of the last `evaluate`, as numbers; None before.
+    """
+
+    def __init__(
+        self,
+        metric: "str | np.ndarray" = "euclidean",
+        order: float = 2,
+        dim: int = 128,
+        pairs: int = 20_000,
+        encoder: str = "quantiles",
+        validation: float = 0.1,
+        test: float = 0.1,
+        device: str = "cpu",
+        n_jobs: int = -1,
+        random_state: int = 0,
+        training: TrainingSettings | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.metric = metric
+        self.order = order
+        self.dim = dim
+        self.pairs = pairs
+        self.encoder = encoder
+        self.validation = validation
+        self.test = test
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.training = training
+        self.verbose = verbose
+
+    def fit(
+        self,
+        measures: Measures,
+        y: object = None,
+        *,
+        distances: "DistanceStore | str | Path | None" = None,
+        checkpoint: "str | Path | None" = None,
+    ) -> "Embedder":
+        """Learn from exact distances, solved here or taken from a store.
+
+        Args:
+            measures: the collection; it is split into train, validation and test.
+            y: not used; there for scikit-learn.
+            distances: a store of these measures under this cost; without one, `pairs` pairs are solved.
+            checkpoint: a file in which an interrupted training is kept, and from which it goes on.
+
+        Raises:
+            SettingError: a parameter out of range, or too few measures or pairs to split.
+            ArtifactError: a store of other measures or another cost, or a damaged one.
+            SolverError: an exact solve could not be certified.
+        """
+        cost = GroundCost(self.metric, self.order)
+        cost.check(measures)
+        self._check_settings(measures)
+        training = self.training or TrainingSettings(seed=self.random_state)
+        solved = self._solved(measures, cost, distances)
+        torch.manual_seed(self.random_state)
+        parts = _Parts.build(self, cost, measures, solved.split.train)
+        used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
+        unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
+        learned_from = measures[used]
+        features = parts.inputs(learned_from)
+        if isinstance(parts.module, QuantileEncoder):
+            parts.module.start_from(features[np.isin(used, solved.split.train)] / np.float32(unit))
+        with bar(self.verbose, "training", unit="steps") as show:
+            history = train(
+                parts.module,
+                Examples(
+                    features / np.float32(unit) if self.encoder == "quantiles" else features,
+                    (parts.exact_part(learned_from) / unit).astype(np.float32),
+                    np.searchsorted(used, solved.train_pairs),
+                    solved.train_distances / unit,
+                    np.searchsorted(used, solved.validation_pairs),
+                    solved.validation_distances / unit,
+                ),
+                training,
+                squared_distance_error if self.encoder == "dwe" else distance_error,
+                self.device,
+                None if checkpoint is None else Path(checkpoint),
+                lambda step, steps, _: show(step, steps),
+            )
+        self._parts = parts
+        self._unit = unit
+        self._scale = 1.0
+        self._calibrate(measures, solved)
+        self.split_ = solved.split
+        self.history_ = [(step, error * unit) for step, error in history]
+        self.mean_distance_ = float(solved.train_distances.mean())
+        self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
+        self.errors_: dict[str, Any] | None = None
+        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
+        return self
+
+    def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
+        """The vector of each measure.
+
+        Raises:
+            NotFittedError: before `fit`.
+            MeasureError: measures of another dimension, or another support, than those learned from.
+        """
+        self._check_fitted()
+        parts = self._parts
+        parts.check(measures)
+        vectors = np.empty((len(measures), self.dim), dtype=np.float32)
+        learned = self.dim - parts.exact_dim
+        parts.module.to(self.device)
+        for start in range(0, len(measures), _BATCH):
+            batch = measures[start : start + _BATCH]
+            features = torch.from_numpy(parts.inputs(batch))
+            if self.encoder == "quantiles":
+                features = features / self._unit
+            with torch.no_grad():
+                output = parts.module(features.to(self.device)).cpu().numpy()
+            vectors[start : start + len(batch), :learned] = output * np.float32(self._scale * self._unit)
+            vectors[start : start + len(batch), learned:] = parts.exact_part(batch)
+        return vectors
+
+    def distance(self, a: Measures, b: Measures) -> Float64[np.ndarray, " n"]:
+        """Predicted W_p of a[i] and b[i], in the unit of the support.
+
+        Raises:
+            SettingError: collections of different lengths.
+        """
+        if len(a) != len(b):
+            raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
+        return paired_distances(self.transform(a), self.transform(b)).astype(np.float64)
+
+    def pairwise(self, a: Measures, b: Measures | None = None) -> Float32[np.ndarray, "n m"]:
+        """Predicted W_p of each a[i] and each b[j] (of a itself without b), in the unit of the support."""
+        left = self.transform(a)
+        return distances_between(left, left if b is None else self.transform(b))
+
+    @property
+    def cost(self) -> GroundCost:
+        """The ground cost that the predicted distances stand for."""
+        return GroundCost(self.metric, self.order)
+
+    def save(self, folder: "str | Path") -> None:
+        """Write model.json and weights.safetensors into a folder; `wembed.load` reads them."""
+        self._check_fitted()
+        from safetensors.torch import save
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"encoder.{name}": tensor for name, tensor in self._parts.module.state_dict().items()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._parts.arrays().items()}
+        tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
+        if not isinstance(self.metric, str):
+            tensors["metric"] = torch.from_numpy(np.asarray(self.metric, dtype=np.float64))
+        weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        settings = {
+            key: value for key, value in self.get_params(deep=False).items() if key not in ("metric", "training")
+        }
+        description = {
+            "kind": "model",
+            "format": _FORMAT,
+            "settings": settings,
+            "training": None if self.training is None else asdict(self.training),
+            "cost": self.cost.as_dict(),
+            "features": self._parts.description(),
+            "unit": self._unit,
+            "calibration": {"scale": self._scale},
+            "history": self.history_,
+            "mean_distance": self.mean_distance_,
+            "pairs_used": self.pairs_used_,
+            "errors_on_unseen": self.errors_,
+            "parents": self._parents,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "versions": {name: version(name) for name in ("wembed", "torch", "pot", "numpy", "scipy")},
+        }
+        write_atomically(folder / "weights.safetensors", weights)
+        write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
+
+    def _check_settings(self, measures: Measures) -> None:
+        if self.encoder not in ENCODERS:
+            raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODERS)}")
+        if not isinstance(self.dim, (int, np.integer)) or self.dim < 1:
+            raise SettingError(f"dim={self.dim}; the vectors need at least one number")
+        if self.encoder == "dwe" and measures.grid is None:
+            raise SettingError("the dwe encoder takes images; these measures have no grid. Use encoder='quantiles'")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise SettingError(f"device {self.device!r} is not there: {str(error).splitlines()[0]}") from error
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "_parts"):
+            raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
+
+    def _solved(self, measures: Measures, cost: GroundCost, distances: Any) -> "_Solved":
+        if distances is not None:
+            store = distances if isinstance(distances, DistanceStore) else DistanceStore(distances)
+            for key, mine, what in (
+                ("measures", measures.fingerprint, "other measures"),
+                ("cost", cost.as_dict(), "another ground cost"),
+            ):
+                if store.manifest[key] != mine:
+                    raise ArtifactError(
+                        f"{store.path} holds distances of {what} ({store.manifest[key]}); these are {mine}"
+                    )
+            split = stored_split(store, self.random_state, self.validation, self.test)
+            return _Solved.divide(split, store.pairs, store.distances, store.digest)
+        split = Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
+        plan = split_pairs(split, self.pairs, self.random_state)
+        pairs = plan.take(0, len(plan))
+        with bar(self.verbose, "exact distances", unit="pairs") as show:
+            exact = exact_distances(measures, pairs, cost, self.n_jobs, show)
+        content = hashlib.sha256(pairs.tobytes() + exact.tobytes()).hexdigest()
+        return _Solved.divide(split, pairs, exact, content)
+
+    def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
+        pairs = solved.validation_pairs
+        vectors = self.transform(measures[pairs.ravel()])
+        learned = self.dim - self._parts.exact_dim
+        difference = (vectors[0::2] - vectors[1::2]).astype(np.float64)
+        self._scale = fitted_scale(
+            np.linalg.norm(difference[:, :learned], axis=1),
+            np.linalg.norm(difference[:, learned:], axis=1),
+            solved.validation_distances,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """Exact distances, divided by the split of their measures."""
+
+    split: Split
+    train_pairs: Int64[np.ndarray, "k 2"]
+    train_distances: Float64[np.ndarray, " k"]
+    validation_pairs: Int64[np.ndarray, "v 2"]
+    validation_distances: Float64[np.ndarray, " v"]
+    digest: str
+
+    @classmethod
+    def divide(cls, split: Split, pairs: np.ndarray, distances: np.ndarray, digest: str) -> "_Solved":
+        count = sum(len(part) for part in split.parts().values())
+        chosen = {}
+        for name, members in split.parts().items():
+            inside = np.zeros(count, dtype=bool)
+            inside[members] = True
+            chosen[name] = inside[pairs].all(axis=1)
+            if name != "test" and not chosen[name].any():
+                raise SettingError(
+                    f"no pair lies within the {len(members)} {name} measures; solve more pairs, or leave the choice of "
+                    "pairs to wembed.precompute"
+                )
+        train, check = chosen["train"], chosen["validation"]
+        return cls(split, pairs[train], distances[train], pairs[check], distances[check], digest)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What turns measures into vectors: coordinates of the atoms, features, the encoder, and the exact part."""
+
+    cost: GroundCost
+    features: Features
+    module: nn.Module
+    centre: Float64[np.ndarray, " dim"]  # subtracted from centroids, so that float32 keeps their digits
+    exact_dim: int
+
+    @classmethod
+    def build(cls, embedder: Embedder, cost: GroundCost, measures: Measures, train: np.ndarray) -> "_Parts":
+        placed = cost.coordinates(measures[train[:10_000]])
+        centre = placed.centroids().mean(axis=0)
+        if embedder.encoder == "dwe":
+            assert measures.grid is not None
+            return cls(cost, Pixels(measures.grid), DWEEncoder(measures.grid, embedder.dim), centre, 0)
+        directions = directions_for(placed.dim, np.random.default_rng(embedder.random_state))
+        features = SlicedQuantiles(directions, levels_for(len(directions)))
+        return cls.assemble(cost, features, centre, embedder.dim)
+
+    @classmethod
+    def assemble(cls, cost: GroundCost, features: SlicedQuantiles, centre: np.ndarray, dim: int) -> "_Parts":
+        exact_dim = len(centre) if cost.splits_translation and dim > len(centre) else 0
+        size = features.size + (0 if exact_dim else len(centre))
+        return cls(cost, features, QuantileEncoder(size, dim - exact_dim), centre, exact_dim)
+
+    def check(self, measures: Measures) -> None:
+        """Refuse measures that the encoder knows nothing of."""
+        self.cost.check(measures)
+        if isinstance(self.features, Pixels):
+            self.features(measures[:0])
+        elif isinstance(self.cost.metric, str):
+            expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
+            if measures.dim != expected:
+                raise MeasureError(f"the measures have dimension {measures.dim}; this model was fitted on {expected}")
+
+    def inputs(self, measures: Measures) -> np.ndarray:
+        """What the encoder sees of each measure."""
+        if isinstance(self.features, Pixels):
+            return self.features(measures)
+        placed = self.cost.coordinates(measures)
+        features: np.ndarray = self.features(placed)
+        if self.exact_dim:
+            return features
+        return np.concatenate([features, (placed.centroids() - self.centre).astype(np.float32)], axis=1)
+
+    def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
+        """Centroids, where their distance adds to W exactly: W_2^2 = |difference of means|^2 + W_2^2 of the centred."""
+        if not self.exact_dim:
+            return np.empty((len(measures), 0), dtype=np.float32)
+        return np.asarray(measures.centroids() - self.centre, dtype=np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to save beside the encoder's weights."""
+        fixed = {"centre": self.centre}
+        return fixed | ({"directions": self.features.directions} if isinstance(self.features, SlicedQuantiles) else {})
+
+    def description(self) -> dict[str, Any]:
+        """What model.json says of the features."""
+        if isinstance(self.features, SlicedQuantiles):
+            return {"kind": "sliced quantiles", "levels": self.features.levels}
+        assert isinstance(self.features, Pixels)
+        return {"kind": "pixels", "grid": self.features.grid}
+
+
+def load(folder: "str | Path") -> Embedder:
+    """The Embedder that `save` wrote. Nothing in the folder is executed.
+
+    Raises:
+        ReadError: there is no model in the folder.
+        ArtifactError: the model is damaged or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / "model.json").read_text())
+        weights = (folder / "weights.safetensors").read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ReadError(f"{folder} holds no model; fit one with wembed fit or Embedder.save") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
+    try:
+        if description["kind"] != "model" or description["format"] != _FORMAT:
+            raise ArtifactError(f"{folder} holds format {description['format']} of a {description['kind']}, not 1")
+        if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+            raise ArtifactError(
+                f"{folder / 'weights.safetensors'} is damaged: its checksum is not the one in model.json"
+            )
+        return _restored(description, load_tensors(weights))
+    except (KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
+
+
+def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Embedder:
+    metric = tensors["metric"].numpy() if "metric" in tensors else description["cost"]["metric"]
+    training = description["training"]
+    embedder = Embedder(
+        metric=metric,
+        training=None if training is None else TrainingSettings(**training),
+        **description["settings"],
+    )
+    cost = GroundCost.from_dict(description["cost"], metric if isinstance(metric, np.ndarray) else None)
+    centre = tensors["centre"].numpy()
+    if description["features"]["kind"] == "pixels":
+        grid = tuple(description["features"]["grid"])
+        parts = _Parts(cost, Pixels(grid), DWEEncoder(grid, embedder.dim), centre, 0)
+    else:
+        features = SlicedQuantiles(tensors["directions"].numpy(), description["features"]["levels"])
+        parts = _Parts.assemble(cost, features, centre, embedder.dim)
+    state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
+    parts.module.load_state_dict(state)
+    parts.module.eval()
+    embedder._parts = parts
+    embedder._unit = description["unit"]
+    embedder._scale = description["calibration"]["scale"]
+    embedder.split_ = Split(*(tensors[f"split.{name}"].numpy() for name in ("train", "validation", "test")))
+    embedder.history_ = [(int(step), float(error)) for step, error in description["history"]]
+    embedder.mean_distance_ = description["mean_distance"]
+    embedder.pairs_used_ = description["pairs_used"]
+    embedder.errors_ = description["errors_on_unseen"]
+    embedder._parents = description["parents"]
+    return embedder
+
+
+def evaluate(
+    embedder: Embedder,
+    measures: Measures,
+    pairs: int = 2_000,
+    seed: int = 0,
+    *,
+    queries: int = 20,
+    others: Mapping[str, Embedding] | None = None,
+    n_jobs: int = -1,
+    progress: Progress | None = None,
+) -> Report:
+    """Errors of a fitted Embedder on measures that it has never seen, and of the mean predictor.
+
+    Args:
+        embedder: fitted or loaded.
+        measures: unseen measures; `collection[embedder.split_.test]` are.
+        pairs: random pairs to solve exactly.
+        seed: draws the pairs and the queries.
+        queries: measures whose distance to all others is solved, for recall@10; 0 for none.
+        others: more embeddings to score on the same pairs, by name.
+        n_jobs: processes for the exact solves, or -1 for one a core.
+        progress: called with the pairs solved and the pairs in all.
+
+    Raises:
+        NotFittedError: the Embedder has not been fitted.
+        SettingError: fewer than two measures, or fewer than two pairs.
+    """
+    embedder._check_fitted()
+    embedder._parts.check(measures)
+    report = compare(
+        embedder,
+        measures,
+        pairs,
+        seed,
+        cost=embedder.cost,
+        mean_distance=embedder.mean_distance_,
+        queries=queries,
+        others=others,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    embedder.errors_ = report.as_dict()
+    return report

@@ -1,0 +1,169 @@
+"""Index: the embeddings of a collection, searched for nearest neighbours."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from wembed.embedder import Embedder, load
+from wembed.errors import ArtifactError, ReadError, SettingError, WembedError
+from wembed.euclidean import distances_between
+from wembed.measures import Measures
+from wembed.transport.parallel import exact_distances
+from wembed.transport.store import write_atomically
+
+__all__ = ["Index", "Neighbors"]
+
+_FORMAT = 1
+_BLOCK = 1 << 16  # vectors looked at in one go, for any number of queries up to _QUERIES
+_QUERIES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The nearest measures of each query, nearest first.
+
+    Attributes:
+        ids: of the neighbours, by place in the collection.
+        distances: W_p to each neighbour, predicted; exact where the query was reranked.
+    """
+
+    ids: Int64[np.ndarray, "q k"]
+    distances: Float64[np.ndarray, "q k"]
+
+
+class Index:
+    """Embeddings of a collection, searched exactly, block by block.
+
+    Args:
+        embedder: fitted or loaded.
+        measures: the collection; kept for exact reranking.
+
+    Attributes:
+        vectors: the embedding of each measure; a memory map when loaded from a folder.
+    """
+
+    def __init__(self, embedder: Embedder, measures: Measures) -> None:
+        self.embedder = embedder
+        self.measures = measures
+        self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    def query(self, measures: Measures, k: int = 10, rerank: int = 0, n_jobs: int = -1) -> Neighbors:
+        """The k nearest measures of the collection to each query.
+
+        Args:
+            measures: the queries.
+            k: neighbours to return.
+            rerank: candidates whose distance is solved exactly before the best k are kept; 0 for none.
+            n_jobs: processes for the exact solves, or -1 for one a core.
+
+        Raises:
+            SettingError: k outside 1..len(index), or rerank below k.
+        """
+        if not 1 <= k <= len(self):
+            raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
+        if rerank and rerank < k:
+            raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
+        ids, distances = nearest(self.embedder.transform(measures), self.vectors, min(max(k, rerank), len(self)))
+        if rerank:
+            distances = self._exact(measures, ids, n_jobs)
+            order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+            ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
+        return Neighbors(ids, distances)
+
+    def _exact(self, queries: Measures, ids: np.ndarray, n_jobs: int) -> Float64[np.ndarray, "q k"]:
+        candidates, place = np.unique(ids, return_inverse=True)
+        together = Measures.concatenate([queries, self.measures[candidates]])
+        rows = np.repeat(np.arange(len(queries)), ids.shape[1])
+        pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
+        return exact_distances(together, pairs, self.embedder.cost, n_jobs).reshape(ids.shape)
+
+    def save(self, folder: "str | Path") -> None:
+        """Write vectors, measures and model into a folder; `Index.load` maps them into memory."""
+        folder = Path(folder)
+        self.embedder.save(folder / "model")
+        self.measures.save(folder / "measures")
+        part = folder / "vectors.part.npy"
+        np.save(part, self.vectors)
+        part.replace(folder / "vectors.npy")
+        header = {
+            "kind": "index",
+            "format": _FORMAT,
+            "count": len(self),
+            "dim": self.vectors.shape[1],
+            "model_sha256": _model_hash(folder / "model"),
+            "measures": self.measures.fingerprint,
+        }
+        write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: "str | Path") -> "Index":
+        """The index that `save` wrote, its vectors and measures as memory maps.
+
+        Raises:
+            ReadError: there is no index in the folder.
+            ArtifactError: a file is damaged or belongs to another index.
+        """
+        folder = Path(folder)
+        try:
+            header = json.loads((folder / "index.json").read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ReadError(f"{folder} holds no index; make one with wembed index or Index.save") from error
+        except ValueError as error:
+            raise ArtifactError(f"{folder / 'index.json'} is damaged; make the index again") from error
+        index = cls.__new__(cls)
+        try:
+            if header["kind"] != "index" or header["format"] != _FORMAT:
+                raise ArtifactError(f"{folder} holds format {header['format']} of a {header['kind']}")
+            if _model_hash(folder / "model") != header["model_sha256"]:
+                raise ArtifactError(f"{folder / 'model'} is not the model this index was made with")
+            index.embedder = load(folder / "model")
+            index.measures = Measures.load(folder / "measures")
+            index.vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            shape = (header["count"], header["dim"])
+        except (KeyError, TypeError, OSError, ValueError) as error:
+            if isinstance(error, WembedError):
+                raise
+            raise ArtifactError(f"{folder} is damaged: {error}; make the index again") from error
+        if index.vectors.shape != shape or len(index.measures) != shape[0]:
+            raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
+        return index
+
+
+def nearest(
+    queries: Float32[np.ndarray, "q dim"], vectors: Float32[np.ndarray, "n dim"], k: int
+) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+    """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
+    ids = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k))
+    for start in range(0, len(queries), _QUERIES):
+        asking = queries[start : start + _QUERIES]
+        best_ids = np.empty((len(asking), 0), dtype=np.int64)
+        best = np.empty((len(asking), 0), dtype=np.float32)
+        for begin in range(0, len(vectors), _BLOCK):
+            found = distances_between(asking, np.asarray(vectors[begin : begin + _BLOCK]))
+            places = np.broadcast_to(np.arange(begin, begin + found.shape[1]), found.shape)
+            best, best_ids = np.concatenate([best, found], axis=1), np.concatenate([best_ids, places], axis=1)
+            if best.shape[1] > k:
+                kept = np.argpartition(best, k - 1, axis=1)[:, :k]
+                best, best_ids = np.take_along_axis(best, kept, axis=1), np.take_along_axis(best_ids, kept, axis=1)
+        order = np.lexsort((best_ids, best), axis=1)
+        ids[start : start + len(asking)] = np.take_along_axis(best_ids, order, axis=1)
+        distances[start : start + len(asking)] = np.take_along_axis(best, order, axis=1)
+    return ids, distances
+
+
+def _model_hash(folder: Path) -> str:
+    """The weights' checksum as model.json gives it, with what else decides the vectors."""
+    try:
+        description = json.loads((folder / "model.json").read_text())
+        decisive = [description[key] for key in ("weights_sha256", "cost", "features", "unit", "calibration")]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{folder} is damaged or missing; make the index again") from error
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

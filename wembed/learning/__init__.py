@@ -1,0 +1,1 @@
+"""The learning half: features of measures, encoders, training, calibration and evaluation."""

@@ -1,0 +1,235 @@
+"""How far predicted distances are from exact ones, on measures that nothing has been fitted to."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy import stats
+
+from wembed.errors import SettingError
+from wembed.euclidean import distances_between, paired_distances
+from wembed.learning.baselines import Embedding
+from wembed.measures import Measures
+from wembed.transport.costs import GroundCost
+from wembed.transport.pairs import random_pairs
+from wembed.transport.parallel import Progress, exact_distances
+
+__all__ = ["Errors", "Neighborhoods", "Report", "compare", "score"]
+
+MEAN = "mean predictor"
+_NEIGHBORS = 10
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one method.
+
+    Attributes:
+        mse: mean of (W^p - predicted^p)^2.
+        relative_mse: `mse` over the mean of W^2p.
+        relative_error: mean of |W - predicted| / W, over pairs of different measures.
+        r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2.
+        pearson: correlation of W and predicted; None where the prediction is constant.
+        spearman: rank correlation of W and predicted; None where the prediction is constant.
+        recall_at_10: share of a measure's exact ten nearest that are among the predicted ten nearest.
+        ratio_p01: 1st percentile of predicted / W.
+        ratio_p99: 99th percentile of predicted / W.
+    """
+
+    mse: float
+    relative_mse: float
+    relative_error: float
+    r2: float
+    pearson: float | None
+    spearman: float | None
+    recall_at_10: float | None
+    ratio_p01: float
+    ratio_p99: float
+
+
+@dataclass(frozen=True, eq=False)
+class Neighborhoods:
+    """Exact distances of a few measures to all the others, for recall.
+
+    Attributes:
+        queries: the measures that ask.
+        exact: W_p of each query to each measure.
+    """
+
+    queries: Int64[np.ndarray, " q"]
+    exact: Float64[np.ndarray, "q n"]
+
+    @classmethod
+    def solve(
+        cls,
+        measures: Measures,
+        queries: Int64[np.ndarray, " q"],
+        cost: GroundCost,
+        n_jobs: int = -1,
+        progress: Progress | None = None,
+    ) -> "Neighborhoods":
+        """Solve every query against every measure."""
+        pairs = np.stack([np.repeat(queries, len(measures)), np.tile(np.arange(len(measures)), len(queries))], axis=1)
+        exact = exact_distances(measures, pairs, cost, n_jobs, progress)
+        return cls(queries, exact.reshape(len(queries), len(measures)))
+
+    def recall(self, predicted: Float64[np.ndarray, "q n"], k: int = _NEIGHBORS) -> float | None:
+        """Share of the exact k nearest that are among the predicted k nearest; None with too few measures."""
+        if self.exact.shape[1] <= 2 * k:
+            return None
+        hits = [
+            len(set(_nearest(exact, own, k)) & set(_nearest(guess, own, k)))
+            for own, exact, guess in zip(self.queries.tolist(), self.exact, predicted, strict=True)
+        ]
+        return sum(hits) / (k * len(hits))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        measures: unseen measures looked at.
+        pairs: pairs solved for the errors.
+        queries: measures whose ten nearest were found exactly.
+        order: p.
+        errors: of each method, wembed and the mean predictor among them.
+        encode_per_second: measures turned into vectors.
+        distances_per_second: predicted distances between vectors that are there.
+        exact_per_second: exact distances, on as many cores as were given.
+        exact: W_p of the pairs.
+        predicted: of the pairs, by wembed.
+    """
+
+    measures: int
+    pairs: int
+    queries: int
+    order: float
+    errors: dict[str, Errors]
+    encode_per_second: float
+    distances_per_second: float
+    exact_per_second: float
+    exact: Float64[np.ndarray, " k"] = field(repr=False)
+    predicted: Float64[np.ndarray, " k"] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, ready for JSON; the two long arrays left out."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("exact", "predicted", "errors")}
+        return {**plain, "errors": {name: asdict(errors) for name, errors in self.errors.items()}}
+
+
+def compare(
+    embedding: Embedding,
+    measures: Measures,
+    pairs: int = 2_000,
+    seed: int = 0,
+    *,
+    cost: GroundCost,
+    mean_distance: float,
+    queries: int = 20,
+    others: Mapping[str, Embedding] | None = None,
+    n_jobs: int = -1,
+    progress: Progress | None = None,
+) -> Report:
+    """Errors of an embedding, and of others beside it, on unseen measures.
+
+    Args:
+        embedding: the one to judge.
+        measures: measures that nothing has been fitted to.
+        pairs: random pairs to solve exactly.
+        seed: draws the pairs and the queries.
+        cost: the ground cost that the embedding stands for.
+        mean_distance: what the mean predictor says for every pair: the mean over the training pairs.
+        queries: measures whose distance to all others is solved, for recall; 0 for none.
+        others: more embeddings to score on the same pairs, by name.
+        n_jobs: processes for the exact solves, or -1 for one a core.
+        progress: called with the pairs solved and the pairs in all.
+
+    Raises:
+        SettingError: fewer than two measures.
+    """
+    if len(measures) < 2:
+        raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
+    rng = np.random.default_rng(seed)
+    listed = random_pairs(np.arange(len(measures)), min(pairs, len(measures) * (len(measures) - 1) // 2), rng)
+    asking = np.sort(rng.permutation(len(measures))[:queries])
+    total = len(listed) + len(asking) * len(measures)
+    started = time.perf_counter()
+    exact = exact_distances(
+        measures, listed.pairs, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
+    )
+    hoods = Neighborhoods.solve(
+        measures,
+        asking,
+        cost,
+        n_jobs,
+        None if progress is None else lambda done, _: progress(len(listed) + done, total),
+    )
+    exact_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    vectors = embedding.transform(measures)
+    encode_seconds = time.perf_counter() - started
+    repeats = max(1, 2_000_000 // max(1, len(asking) * len(measures)))
+    started = time.perf_counter()
+    for _ in range(repeats):
+        distances_between(vectors[asking], vectors)
+    distance_seconds = time.perf_counter() - started
+    predicted = _predicted(vectors, listed.pairs)
+    errors = {"wembed": score(predicted, exact, cost.order, hoods, distances_between(vectors[asking], vectors))}
+    for name, other in (others or {}).items():
+        theirs = np.asarray(other.transform(measures), dtype=np.float32)
+        errors[name] = score(
+            _predicted(theirs, listed.pairs), exact, cost.order, hoods, distances_between(theirs[asking], theirs)
+        )
+    errors[MEAN] = score(np.full(len(exact), mean_distance), exact, cost.order)
+    return Report(
+        measures=len(measures),
+        pairs=len(exact),
+        queries=len(asking),
+        order=cost.order,
+        errors=errors,
+        encode_per_second=len(measures) / encode_seconds,
+        distances_per_second=repeats * len(asking) * len(measures) / distance_seconds,
+        exact_per_second=total / exact_seconds,
+        exact=exact,
+        predicted=predicted,
+    )
+
+
+def score(
+    predicted: Float64[np.ndarray, " k"],
+    exact: Float64[np.ndarray, " k"],
+    order: float,
+    hoods: Neighborhoods | None = None,
+    predicted_hoods: np.ndarray | None = None,
+) -> Errors:
+    """Errors of predicted distances."""
+    apart = exact > 0
+    ratio = predicted[apart] / exact[apart] if apart.any() else np.ones(1)
+    power_error = exact**order - predicted**order
+    spread = float(np.square(exact - exact.mean()).sum())
+    varies = len(exact) > 2 and bool(np.ptp(predicted) > 0) and spread > 0
+    recall = None if hoods is None or predicted_hoods is None else hoods.recall(predicted_hoods)
+    return Errors(
+        mse=float(np.square(power_error).mean()),
+        relative_mse=float(np.square(power_error).mean() / max(np.square(exact**order).mean(), np.finfo(float).tiny)),
+        relative_error=float(np.abs(ratio - 1).mean()),
+        r2=1 - float(np.square(exact - predicted).sum()) / spread if spread > 0 else float("nan"),
+        pearson=float(stats.pearsonr(exact, predicted)[0]) if varies else None,
+        spearman=float(stats.spearmanr(exact, predicted)[0]) if varies else None,
+        recall_at_10=recall,
+        ratio_p01=float(np.percentile(ratio, 1)),
+        ratio_p99=float(np.percentile(ratio, 99)),
+    )
+
+
+def _predicted(vectors: np.ndarray, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
+    return paired_distances(vectors[pairs[:, 0]], vectors[pairs[:, 1]]).astype(np.float64)
+
+
+def _nearest(distances: np.ndarray, own: int, k: int) -> list[int]:
+    order = np.argsort(distances, kind="stable")
+    return [int(i) for i in order[: k + 1] if i != own][:k]

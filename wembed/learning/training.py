@@ -1,0 +1,264 @@
+"""Training an encoder on exact distances: the visible loop."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from torch import nn
+
+from wembed.errors import ArtifactError, SettingError
+from wembed.learning.losses import Loss, distance_error
+
+__all__ = ["Examples", "TrainingSettings", "train"]
+
+_RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How an encoder is trained.
+
+    Attributes:
+        steps: gradient steps; None chooses them by the number of pairs.
+        batch_pairs: pairs in a step.
+        learning_rate: the peak of the one-cycle schedule.
+        weight_decay: of AdamW.
+        warm_up: share of the steps in which the learning rate rises.
+        checks: how often the validation error is taken, in all.
+        patience: training stops when the validation error has not improved for this share of the checks.
+        seed: draws the order of the batches.
+
+    Raises:
+        SettingError: a number outside its range.
+    """
+
+    steps: int | None = None
+    batch_pairs: int = 1792
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.15
+    checks: int = 40
+    patience: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise SettingError(f"steps={self.steps}; train for at least one step")
+        if self.batch_pairs < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
+            raise SettingError(f"training settings out of range: {self}")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
+            raise SettingError(f"learning_rate={self.learning_rate}, weight_decay={self.weight_decay}: out of range")
+
+    def steps_for(self, pairs: int) -> int:
+        """The number of steps: 1,000 at 16,000 pairs, growing with the square root."""
+        return self.steps or min(max(round(1000 * math.sqrt(pairs / 16_000)), 200), 50_000)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step: one cycle, up and down along cosines (Smith and Topin 2018)."""
+        rise = max(1, round(self.warm_up * steps))
+        if step < rise:
+            return self.learning_rate * (0.52 - 0.48 * math.cos(math.pi * step / rise))
+        return self.learning_rate * (1e-4 + 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))))
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What an encoder learns from, in units in which a typical distance is 1.
+
+    Attributes:
+        features: of every measure that occurs in a pair.
+        exact_part: coordinates that stand beside the encoder's output as they are (the centroid); may be empty.
+        train_pairs: rows of `features`.
+        train_distances: their exact distances.
+        validation_pairs: rows of `features`; none of these measures is in a training pair.
+        validation_distances: their exact distances.
+    """
+
+    features: Float32[np.ndarray, "n *shape"]
+    exact_part: Float32[np.ndarray, "n exact"]
+    train_pairs: Int64[np.ndarray, "k 2"]
+    train_distances: Float64[np.ndarray, " k"]
+    validation_pairs: Int64[np.ndarray, "v 2"]
+    validation_distances: Float64[np.ndarray, " v"]
+
+    def digest(self) -> str:
+        """A hash of the training pairs and distances."""
+        content = hashlib.sha256(np.ascontiguousarray(self.train_pairs).data)
+        content.update(np.ascontiguousarray(self.train_distances).data)
+        return content.hexdigest()
+
+
+def train(
+    encoder: nn.Module,
+    examples: Examples,
+    settings: TrainingSettings | None = None,
+    loss: Loss = distance_error,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> list[tuple[int, float]]:
+    """Train an encoder in place and leave it in its best state on the validation pairs, the start included.
+
+    Args:
+        encoder: maps a batch of features to vectors.
+        examples: features, pairs and distances.
+        settings: how to train.
+        loss: of squared predicted and exact distances.
+        device: a torch device.
+        checkpoint: a file to save the state in at each check, and to go on from if it is there. The result is the
+            same as without the interruption.
+        progress: called with the steps done, the steps in all, and the last validation error.
+
+    Returns:
+        The step and the validation error (root mean square of W - predicted) of each check.
+
+    Raises:
+        ArtifactError: the checkpoint belongs to another training.
+    """
+    settings = settings or TrainingSettings()
+    encoder.to(device)
+    features = torch.from_numpy(examples.features).to(device)
+    exact_part = torch.from_numpy(examples.exact_part).to(device)
+    pairs = torch.from_numpy(examples.train_pairs).to(device)
+    distances = torch.from_numpy(examples.train_distances).float().to(device)
+    steps = settings.steps_for(len(pairs))
+    every = max(1, steps // settings.checks)
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
+    batches = _Batches(len(pairs), settings)
+
+    def squared_distances(rows: torch.Tensor) -> torch.Tensor:
+        measures, place = torch.unique(rows, return_inverse=True)
+        vectors = torch.cat([encoder(features[measures]), exact_part[measures]], dim=1)
+        return (vectors[place[:, 0]] - vectors[place[:, 1]]).square().sum(dim=1)
+
+    def validation_error() -> float:
+        encoder.eval()
+        with torch.no_grad():
+            total = 0.0
+            for start in range(0, len(examples.validation_pairs), 8192):
+                part = slice(start, start + 8192)
+                squared = squared_distances(torch.from_numpy(examples.validation_pairs[part]).to(device))
+                error = squared.sqrt().cpu().double() - torch.from_numpy(examples.validation_distances[part])
+                total += float(error.square().sum())
+        encoder.train()
+        return math.sqrt(total / len(examples.validation_pairs))
+
+    state = _State(encoder, optimizer, checkpoint, {**asdict(settings), "examples": examples.digest()})
+    if not state.resume():
+        state.check(0, validation_error())
+    while state.step < steps and not state.stale(settings.patience * settings.checks):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(state.step, steps)
+        rows = batches.rows(state.step).to(device)
+        objective = loss(squared_distances(pairs[rows]), distances[rows])
+        optimizer.zero_grad()
+        objective.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        state.step += 1
+        if state.step % every == 0 or state.step == steps:
+            state.check(state.step, validation_error())
+        if progress:
+            progress(state.step, steps, state.history[-1][1])
+    state.restore_best()
+    encoder.to("cpu").eval()
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+    return state.history
+
+
+class _Batches:
+    """The training pairs of each step, a function of the step and the seed alone."""
+
+    def __init__(self, pairs: int, settings: TrainingSettings) -> None:
+        self.pairs, self.seed = pairs, settings.seed
+        self.runs = max(1, -(-pairs // _RUN))
+        self.per_batch = max(1, min(self.runs, settings.batch_pairs // _RUN))
+        self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
+
+    def rows(self, step: int) -> torch.Tensor:
+        epoch, within = divmod(step, self.runs // self.per_batch)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.runs)
+        runs = self.order[within * self.per_batch : (within + 1) * self.per_batch]
+        rows = (runs[:, None] * _RUN + np.arange(_RUN)).ravel()
+        return torch.from_numpy(rows[rows < self.pairs])
+
+
+class _State:
+    """Where training stands: the step, the best encoder so far, and the file that keeps both."""
+
+    def __init__(
+        self, encoder: nn.Module, optimizer: torch.optim.Optimizer, file: Path | None, identity: dict[str, object]
+    ) -> None:
+        self.encoder, self.optimizer, self.file = encoder, optimizer, file
+        self.identity = json.dumps(identity, sort_keys=True)
+        self.step, self.best_error, self.best_check = 0, math.inf, 0
+        self.history: list[tuple[int, float]] = []
+        self.best = self._copy()
+
+    def _copy(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.encoder.state_dict().items()}
+
+    def check(self, step: int, error: float) -> None:
+        self.history.append((step, error))
+        if error < self.best_error:
+            self.best_error, self.best_check, self.best = error, len(self.history), self._copy()
+        if self.file:
+            self._save(self.file)
+
+    def stale(self, patience: float) -> bool:
+        return len(self.history) - self.best_check > patience
+
+    def restore_best(self) -> None:
+        self.encoder.load_state_dict(self.best)
+
+    def _save(self, file: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {f"encoder.{name}": tensor.contiguous() for name, tensor in self._copy().items()}
+        tensors |= {f"best.{name}": tensor.contiguous() for name, tensor in self.best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()}
+        history = json.dumps(self.history)
+        part = file.with_name(file.name + ".part")
+        save_file(tensors, part, {"identity": self.identity, "step": str(self.step), "history": history})
+        part.replace(file)
+
+    def resume(self) -> bool:
+        if self.file is None or not self.file.exists():
+            return False
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.file, framework="pt") as opened:
+                header = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"{self.file} is damaged: {error}; delete it to train from the start") from error
+        if header["identity"] != self.identity:
+            raise ArtifactError(f"{self.file} belongs to another training; delete it, or give another file")
+        self.encoder.load_state_dict(_below(tensors, "encoder."))
+        self.best = _below(tensors, "best.")
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _below(tensors, "optimizer.").items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.history = [(int(step), float(error)) for step, error in json.loads(header["history"])]
+        self.step = int(header["step"])
+        errors = [error for _, error in self.history]
+        self.best_error = min(errors)
+        self.best_check = errors.index(self.best_error) + 1
+        return True
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
