@@ -96,11 +96,11 @@ def test_random_pairs_of_many_measures_need_no_list_of_all():
 def test_random_pairs_are_uniform():
     rng = np.random.default_rng(0)
     for count in (1, 5):  # by rejection, and from a list of all
-        drawn = np.concatenate([whole(random_pairs(np.arange(6), count, rng)) for _ in range(6000 // count)])
+        drawn = np.concatenate([whole(random_pairs(np.arange(6), count, rng)) for _ in range(3000 // count)])
         _, seen = np.unique(drawn, axis=0, return_counts=True)
         assert len(seen) == 15
-        assert seen.min() > 330  # 400 each; the deviation is 19
-        assert seen.max() < 470
+        assert seen.min() > 145  # 200 each; the deviation is 14
+        assert seen.max() < 255
 
 
 @given(members, st.integers(1, 3000), generators())
@@ -158,32 +158,22 @@ def test_no_pairs_at_all_are_no_pairs():
 # ---- plans
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> PairPlan:
-    rng = draw(generators())
-    segments = draw(st.lists(st.sampled_from(["cliques", "all", "one", "listed", "empty"]), max_size=4))
-    made = {
-        "cliques": lambda: Cliques(np.stack([rng.permutation(30)[:4] for _ in range(5)]).astype(np.int64)),
-        "all": lambda: all_pairs(np.arange(7)),
-        "one": lambda: all_pairs(np.array([5])),
-        "listed": lambda: Listed(rng.integers(0, 30, (9, 2))),
-        "empty": lambda: Listed(np.empty((0, 2), dtype=np.int64)),
-    }
-    return PairPlan(tuple(made[segment]() for segment in segments))
+SEGMENTS = {
+    "cliques": lambda rng: Cliques(np.stack([rng.permutation(30)[:4] for _ in range(5)]).astype(np.int64)),
+    "all": lambda rng: all_pairs(np.arange(7)),
+    "one": lambda rng: all_pairs(np.array([5])),
+    "listed": lambda rng: Listed(rng.integers(0, 30, (9, 2))),
+    "empty": lambda rng: Listed(np.empty((0, 2), dtype=np.int64)),
+}
+segments = st.lists(st.sampled_from(sorted(SEGMENTS)), max_size=4)
 
 
-@given(plans(), st.integers(0, 130), st.integers(0, 130))
-def test_taking_a_range_is_slicing_the_whole_list(plan, start, stop):
+@given(segments, generators(), st.integers(0, 130), st.integers(0, 130))
+def test_taking_a_range_is_slicing_the_whole_list(segments, rng, start, stop):
+    plan = PairPlan(tuple(SEGMENTS[segment](rng) for segment in segments))
     assert whole(plan).shape == (len(plan), 2)
     start, stop = min(start, len(plan)), min(stop, len(plan))
     np.testing.assert_array_equal(plan.take(start, stop), whole(plan)[start:stop])
-
-
-@given(plans())
-def test_the_digest_is_that_of_the_recipe(plan):
-    again = PairPlan(plan.segments)
-    longer = PairPlan((*plan.segments, Listed(np.array([[0, 1]]))))
-    assert plan.digest() == again.digest() != longer.digest()
 
 
 def test_the_digest_tells_pairs_kinds_and_shapes_apart():
@@ -272,7 +262,7 @@ def test_too_few_measures_are_told_how_many_are_enough_and_that_many_are(count, 
         Split.draw(count, validation=validation, test=test)
     needed = int(re.search(r"at least (\d+)", str(caught.value))[1])
     assert needed > count
-    assert all(enough(more, validation, test) for more in range(needed, needed + 50))
+    assert all(enough(more, validation, test) for more in range(needed, needed + 15))
     assert not enough(needed - 1, validation, test)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ __all__ = ["ENCODERS", "Embedder", "evaluate", "load"]
 ENCODERS = ("quantiles", "dwe")
 _FORMAT = 1
 _BATCH = 4096
+_COPIES = 3  # of the features, for training
+_COPY_BYTES = 400_000_000
 
 
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -112,9 +114,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             ArtifactError: a store of other measures or another cost, or a damaged one.
             SolverError: an exact solve could not be certified.
         """
-        cost = GroundCost(self.metric, self.order)
-        cost.check(measures)
-        self._check_settings(measures)
+        self.check(measures)
+        cost = self.cost
         training = self.training or TrainingSettings(seed=self.random_state)
         solved = self._solved(measures, cost, distances)
         torch.manual_seed(self.random_state)
@@ -122,14 +123,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
         learned_from = measures[used]
-        features = parts.inputs(learned_from)
+        features = parts.copies(learned_from, unit, self.random_state)
         if isinstance(parts.module, QuantileEncoder):
-            parts.module.start_from(features[np.isin(used, solved.split.train)] / np.float32(unit))
+            parts.module.start_from(features[0, np.isin(used, solved.split.train)])
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
                 parts.module,
                 Examples(
-                    features / np.float32(unit) if self.encoder == "quantiles" else features,
+                    features,
                     (parts.exact_part(learned_from) / unit).astype(np.float32),
                     np.searchsorted(used, solved.train_pairs),
                     solved.train_distances / unit,
@@ -193,6 +194,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = self.transform(a)
         return distances_between(left, left if b is None else self.transform(b))
 
+    def unseen(self, measures: Measures) -> Measures:
+        """The measures that were not learned from: the test part of the collection of `fit`; all of any other."""
+        self._check_fitted()
+        return measures[self.split_.test] if measures.fingerprint == self._parents["measures"] else measures
+
     @property
     def cost(self) -> GroundCost:
         """The ground cost that the predicted distances stand for."""
@@ -234,7 +240,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         write_atomically(folder / "weights.safetensors", weights)
         write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
 
-    def _check_settings(self, measures: Measures) -> None:
+    def check(self, measures: Measures) -> None:
+        """Refuse, before anything is solved, parameters that are out of range or that do not fit these measures.
+
+        Raises:
+            SettingError: the message names the parameter.
+        """
+        self.cost.check(measures)
+        Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
         if self.encoder not in ENCODERS:
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODERS)}")
         if not isinstance(self.dim, (int, np.integer)) or self.dim < 1:
@@ -352,11 +365,29 @@ class _Parts:
         """What the encoder sees of each measure."""
         if isinstance(self.features, Pixels):
             return self.features(measures)
-        placed = self.cost.coordinates(measures)
+        return self._seen(self.cost.coordinates(measures))
+
+    def _seen(self, placed: Measures) -> np.ndarray:
         features: np.ndarray = self.features(placed)
         if self.exact_dim:
             return features
         return np.concatenate([features, (placed.centroids() - self.centre).astype(np.float32)], axis=1)
+
+    def copies(self, measures: Measures, unit: float, seed: int) -> Float32[np.ndarray, "copies n *shape"]:
+        """The encoder's inputs in units of a typical distance: as they are, and moved by isometries, for training."""
+        if isinstance(self.features, Pixels):
+            return self.inputs(measures)[None]
+        placed = self.cost.coordinates(measures)
+        assert isinstance(self.features, SlicedQuantiles)
+        size = len(measures) * (self.features.size + len(self.centre)) * 4
+        count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
+        return np.stack(
+            [
+                self._seen(replace(placed, support=(placed.support - self.centre) @ moved.T + self.centre))
+                / np.float32(unit)
+                for moved in self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
+            ]
+        )
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """Centroids, where their distance adds to W exactly: W_2^2 = |difference of means|^2 + W_2^2 of the centred."""

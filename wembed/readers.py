@@ -248,7 +248,8 @@ def _read_npy(path: Path, support: np.ndarray | str | Path | None) -> Measures:
 
 
 def _read_npz(path: Path, support: np.ndarray | str | Path | None) -> Measures:
-    with _parsing(path, ".npz file"), np.load(path, allow_pickle=False) as archive:
+    # np.load leaves a file open that it opened itself and cannot read.
+    with _parsing(path, ".npz file"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         keys = set(archive.files)
         sparse = {"format", "shape", "data"} <= keys
         layouts = [{"images"}, {"weights", "support"}, {"points", "sizes"}]
@@ -353,7 +354,7 @@ def _load_idx(path: Path) -> np.ndarray:
             fault = "cut short" if found < promised else "too long"
             number = f"at least {found}" if found > promised else str(found)
             raise ReadError(f"{path} is {fault}: its header promises {promised} bytes of data, {number} are there")
-        if zipped or promised == 0:
+        if zipped:
             return np.frombuffer(content, dtype=dtype).reshape(shape)
         return np.memmap(path, dtype=dtype, mode="r", offset=begin, shape=shape)
 
@@ -435,8 +436,7 @@ def _load_parquet(path: Path) -> Any:
     from pyarrow import parquet
 
     with _parsing(path, "Parquet file"), parquet.ParquetFile(path) as file:
-        wanted = _wanted(path, file.schema_arrow.names)
-        return file.read(columns=wanted).select(wanted)
+        return file.read(columns=_wanted(path, file.schema_arrow.names))
 
 
 def _wanted(path: Path, names: list[str]) -> list[str]:

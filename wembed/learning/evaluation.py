@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Errors:
         r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2.
         pearson: correlation of W and predicted; None where the prediction is constant.
         spearman: rank correlation of W and predicted; None where the prediction is constant.
-        recall_at_10: share of a measure's exact ten nearest that are among the predicted ten nearest.
+        recall_at_10: share of a measure's exact ten nearest that are among the predicted ten nearest; for the mean
+            predictor, which ranks nothing, what drawing ten at random would give.
         ratio_p01: 1st percentile of predicted / W.
         ratio_p99: 99th percentile of predicted / W.
     """
@@ -184,7 +185,9 @@ def compare(
         errors[name] = score(
             _predicted(theirs, listed.pairs), exact, cost.order, hoods, distances_between(theirs[asking], theirs)
         )
-    errors[MEAN] = score(np.full(len(exact), mean_distance), exact, cost.order)
+    by_chance = min(1.0, _NEIGHBORS / (len(measures) - 1)) if len(asking) else None
+    constant = score(np.full(len(exact), mean_distance), exact, cost.order)
+    errors[MEAN] = replace(constant, recall_at_10=by_chance)
     return Report(
         measures=len(measures),
         pairs=len(exact),

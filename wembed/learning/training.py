@@ -72,7 +72,8 @@ class Examples:
     """What an encoder learns from, in units in which a typical distance is 1.
 
     Attributes:
-        features: of every measure that occurs in a pair.
+        features: of every measure that occurs in a pair; in copies, each seen after an isometry that moved all
+            measures alike, so that distances are the same in each copy. The first copy is the measures as they are.
         exact_part: coordinates that stand beside the encoder's output as they are (the centroid); may be empty.
         train_pairs: rows of `features`.
         train_distances: their exact distances.
@@ -80,7 +81,7 @@ class Examples:
         validation_distances: their exact distances.
     """
 
-    features: Float32[np.ndarray, "n *shape"]
+    features: Float32[np.ndarray, "copies n *shape"]
     exact_part: Float32[np.ndarray, "n exact"]
     train_pairs: Int64[np.ndarray, "k 2"]
     train_distances: Float64[np.ndarray, " k"]
@@ -134,9 +135,9 @@ def train(
     )
     batches = _Batches(len(pairs), settings)
 
-    def squared_distances(rows: torch.Tensor) -> torch.Tensor:
+    def squared_distances(rows: torch.Tensor, copy: int = 0) -> torch.Tensor:
         measures, place = torch.unique(rows, return_inverse=True)
-        vectors = torch.cat([encoder(features[measures]), exact_part[measures]], dim=1)
+        vectors = torch.cat([encoder(features[copy][measures]), exact_part[measures]], dim=1)
         return (vectors[place[:, 0]] - vectors[place[:, 1]]).square().sum(dim=1)
 
     def validation_error() -> float:
@@ -158,7 +159,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(state.step, steps)
         rows = batches.rows(state.step).to(device)
-        objective = loss(squared_distances(pairs[rows]), distances[rows])
+        objective = loss(squared_distances(pairs[rows], batches.copy(state.step, len(features))), distances[rows])
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -190,6 +191,9 @@ class _Batches:
         runs = self.order[within * self.per_batch : (within + 1) * self.per_batch]
         rows = (runs[:, None] * _RUN + np.arange(_RUN)).ravel()
         return torch.from_numpy(rows[rows < self.pairs])
+
+    def copy(self, step: int, copies: int) -> int:
+        return int(np.random.default_rng([self.seed, step, copies]).integers(copies))
 
 
 class _State:

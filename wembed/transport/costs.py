@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float64
 
 from wembed.errors import ArtifactError, SettingError
@@ -13,6 +14,7 @@ from wembed.measures import Measures
 __all__ = ["METRICS", "GroundCost"]
 
 METRICS = ("euclidean", "cityblock", "chebyshev", "great-circle", "great-circle-degrees")
+_SMALL_ANGLE = np.deg2rad(10)  # turns that make other measures of the same kind
 _SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
 
 
@@ -172,6 +174,23 @@ class GroundCost:
         else:
             return measures
         return Measures(measures.offsets, support, measures.weights, measures.atoms, measures.grid)
+
+    def isometries(self, dim: int, count: int, rng: np.random.Generator) -> list[Float64[np.ndarray, "dim dim"]]:
+        """Random orthogonal maps of `coordinates` that keep every distance, the identity first; at most `count`.
+
+        For the euclidean metric small rotations and their inverses, which make measures of the same kind; for the
+        sphere any rotation; for cityblock and chebyshev reflections of the axes; for a matrix none.
+        """
+        maps = [np.eye(dim)]
+        while len(maps) < count and isinstance(self.metric, str):
+            if self.metric.startswith("great-circle"):
+                maps.append(np.linalg.qr(rng.standard_normal((dim, dim)))[0])
+            elif self.metric == "euclidean" and dim > 1:
+                turn = np.triu(rng.choice([-1.0, 1.0], (dim, dim)), 1) * _SMALL_ANGLE / np.sqrt(dim - 1)
+                maps += [scipy.linalg.expm(turn - turn.T), scipy.linalg.expm(turn.T - turn)]
+            else:
+                maps.append(np.diag(rng.choice([-1.0, 1.0], dim)))
+        return maps[:count]
 
 
 def _unit_vectors(points: np.ndarray, *, degrees: bool) -> Float64[np.ndarray, "n 3"]:

@@ -1,0 +1,353 @@
+"""The command line: parse, call one function, print."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+
+from wembed.errors import ReadError, SettingError, WembedError
+
+if TYPE_CHECKING:
+    from wembed.embedder import Embedder
+    from wembed.learning.evaluation import Report
+    from wembed.measures import Measures
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Wasserstein distance at the speed of Euclidean distance, with an honest word on the error.",
+)
+
+Data = Annotated[Path, typer.Argument(help="Measures: .npy, .npz, IDX, CSV, Parquet, or a folder of images.")]
+Model = Annotated[Path, typer.Argument(help="A folder that `wembed fit` wrote.")]
+Support = Annotated[
+    Optional[Path], typer.Option(help="The points (s, dim) of histograms or of a sparse matrix, as .npy.")  # noqa: UP045
+]
+Metric = Annotated[
+    str,
+    typer.Option(
+        help="euclidean, cityblock, chebyshev, great-circle, great-circle-degrees, or a .npy file with the metric "
+        "between the points of a common support."
+    ),
+]
+Order = Annotated[float, typer.Option(help="p of W_p.")]
+Jobs = Annotated[int, typer.Option(help="Processes for exact solves; -1 for one a core.")]
+Seed = Annotated[int, typer.Option(help="Draws the split, the pairs and the training.")]
+Pairs = Annotated[str, typer.Option(help="How many exact pairs to solve, or 'all'.")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("wembed-quickstart"),
+    pairs: Annotated[int, typer.Option(help="Exact pairs to solve.")] = 20_000,
+    jobs: Jobs = -1,
+    seed: Seed = 0,
+) -> None:
+    """Run the whole job on the MNIST digits that ship with wembed."""
+    from wembed.quickstart import quickstart as run
+
+    _say(f"10,000 MNIST digits, W_2 in pixels. Everything goes to {out}/")
+    result = run(out, pairs, seed, jobs)
+    _table(result.report)
+    _say(
+        f"One exact distance:   {_duration(result.exact_seconds)}\n"
+        f"One learned distance: {_duration(result.learned_seconds)} between vectors that are there "
+        f"({_ratio(result.exact_seconds / result.learned_seconds)} times faster); a new digit becomes a vector in "
+        f"{_duration(result.encode_seconds)}\n"
+        f"Pictures: {result.files['scatter']}, {result.files['neighbors']}\n\n"
+        "Next, on measures of your own:\n"
+        "  wembed fit DATA --out RUN --pairs 20000\n"
+        "  wembed distance RUN A B\n"
+        "  wembed index RUN DATA --out INDEX && wembed query INDEX DATA -k 10"
+    )
+
+
+@app.command()
+def precompute(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of the distances; the same call again goes on there.")],
+    pairs: Pairs = "20000",
+    metric: Metric = "euclidean",
+    order: Order = 2.0,
+    jobs: Jobs = -1,
+    seed: Seed = 0,
+    support: Support = None,
+) -> None:
+    """Solve pairs exactly, in parallel, and keep the distances in a folder."""
+    from wembed.progress import bar
+    from wembed.transport.precompute import precompute as run
+
+    measures = _read(data, support)
+    with bar(True, "exact distances", unit="pairs") as show:
+        store = run(measures, out, _pairs(pairs), _cost(metric, order), jobs, seed, progress=show)
+    _say(f"{len(store):,} exact distances in {out}")
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of the run: distances and model; interrupted, it goes on.")],
+    pairs: Pairs = "20000",
+    metric: Metric = "euclidean",
+    order: Order = 2.0,
+    dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
+    encoder: Annotated[str, typer.Option(help="quantiles, or dwe for images.")] = "quantiles",
+    steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option(help="A torch device, such as cpu or cuda.")] = "cpu",
+    jobs: Jobs = -1,
+    seed: Seed = 0,
+    support: Support = None,
+) -> None:
+    """Solve pairs, train an encoder on them, and report its errors on measures it has not seen."""
+    from wembed.embedder import Embedder, evaluate
+    from wembed.learning.training import TrainingSettings
+    from wembed.progress import bar
+    from wembed.transport.precompute import precompute as run
+
+    measures, cost = _read(data, support), _cost(metric, order)
+    embedder = Embedder(
+        metric=cost.metric,
+        order=order,
+        dim=dim,
+        encoder=encoder,
+        device=device,
+        n_jobs=jobs,
+        random_state=seed,
+        training=None if steps is None else TrainingSettings(steps=steps, seed=seed),
+        verbose=True,
+    )
+    embedder.check(measures)
+    with bar(True, "exact distances", unit="pairs") as show:
+        store = run(measures, out / "distances", _pairs(pairs), cost, jobs, seed, progress=show)
+    embedder.fit(measures, distances=store, checkpoint=out / "training.safetensors")
+    unseen = measures[embedder.split_.test]
+    with bar(True, "unseen measures", unit="pairs") as show:
+        report = evaluate(embedder, unseen, n_jobs=jobs, seed=seed, progress=show)
+    embedder.save(out / "model")
+    _table(report)
+    _say(f"Model in {out / 'model'}; next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    pairs: Annotated[int, typer.Option(help="Random pairs to solve exactly.")] = 2_000,
+    queries: Annotated[int, typer.Option(help="Measures whose ten nearest are found exactly; 0 for none.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    picture: Annotated[Optional[Path], typer.Option(help="Save predicted against exact as PNG, SVG or PDF.")] = None,  # noqa: UP045
+    jobs: Jobs = -1,
+    seed: Seed = 0,
+    support: Support = None,
+) -> None:
+    """Report the errors of a model: on the test part of the data it was fitted on, or on all of other data."""
+    from wembed.embedder import evaluate as run
+    from wembed.pictures import draw_scatter
+    from wembed.progress import bar
+
+    embedder, measures = _load(model), _read(data, support)
+    unseen = embedder.unseen(measures)
+    with bar(True, "unseen measures", unit="pairs") as show:
+        report = run(embedder, unseen, pairs, seed, queries=queries, n_jobs=jobs, progress=show)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        _table(report)
+    if picture is not None:
+        draw_scatter(report, picture)
+
+
+@app.command()
+def embed(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The .npy file of the vectors, (n, dim) float32.")],
+    support: Support = None,
+) -> None:
+    """Write the vector of each measure to a .npy file."""
+    import numpy as np
+
+    if out.suffix != ".npy":
+        raise SettingError(f"{out} does not end in .npy, which is the format that vectors are written in")
+    vectors = _load(model).transform(_read(data, support))
+    np.save(out, vectors)
+    _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
+
+
+@app.command()
+def distance(
+    model: Model,
+    a: Annotated[Path, typer.Argument(help="Measures.")],
+    b: Annotated[Path, typer.Argument(help="As many measures, or a single one, in the same order.")],
+    exact: Annotated[bool, typer.Option("--exact", help="Solve the pairs exactly as well.")] = False,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV."""
+    import numpy as np
+
+    from wembed.measures import Measures
+    from wembed.transport.parallel import exact_distances
+
+    embedder, left, right = _load(model), _read(a, support), _read(b, support)
+    count = max(len(left), len(right))
+    left, right = (m[np.zeros(count, dtype=int)] if len(m) == 1 else m for m in (left, right))
+    columns: dict[str, np.ndarray] = {"predicted": embedder.distance(left, right)}
+    if exact:
+        pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
+        columns["exact"] = exact_distances(Measures.concatenate([left, right]), pairs, embedder.cost, jobs)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["pair", *columns])
+    writer.writerows(
+        [i, *(f"{value:.6g}" for value in row)] for i, row in enumerate(zip(*columns.values(), strict=True))
+    )
+
+
+@app.command()
+def index(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of the index.")],
+    support: Support = None,
+) -> None:
+    """Embed a collection and keep it ready for nearest-neighbour queries."""
+    from wembed.index import Index
+
+    collection = Index(_load(model), _read(data, support))
+    collection.save(out)
+    _say(f"{len(collection):,} measures in {out}; next: wembed query {out} DATA -k 10")
+
+
+@app.command()
+def query(
+    index: Annotated[Path, typer.Argument(help="A folder that `wembed index` wrote.")],
+    data: Data,
+    k: Annotated[int, typer.Option("-k", help="Neighbours of each measure.")] = 10,
+    rerank: Annotated[int, typer.Option(help="Candidates to solve exactly before the best k are kept.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each measure.")] = False,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Print the nearest measures of the collection to each measure, as CSV."""
+    from wembed.index import Index
+
+    found = Index.load(index).query(_read(data, support), k, rerank, jobs)
+    if as_json:
+        for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
+            print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": rerank > 0}))
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["query", "rank", "id", "exact" if rerank else "predicted"])
+    for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
+        writer.writerows([row, rank, i, f"{d:.6g}"] for rank, (i, d) in enumerate(zip(ids, distances, strict=True), 1))
+
+
+def main() -> NoReturn:
+    """Run the command line: exit code 2 and one sentence where the input is at fault."""
+    os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")  # POT is called with NumPy arrays alone
+    try:
+        app()
+    except WembedError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        _say("Interrupted; what was solved is kept, and the same command goes on from there.")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _fail(sentence: str) -> NoReturn:
+    _say(f"error: {sentence}")
+    sys.exit(2)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _read(data: Path, support: Path | None) -> "Measures":
+    from wembed.readers import read
+
+    return read(data, support)
+
+
+def _load(model: Path) -> "Embedder":
+    from wembed.embedder import load
+
+    return load(model / "model" if (model / "model").is_dir() else model)
+
+
+def _cost(metric: str, order: float) -> Any:
+    from wembed.transport.costs import METRICS, GroundCost
+
+    if metric in METRICS or not Path(metric).suffix:
+        return GroundCost(metric, order)
+    import numpy as np
+
+    try:
+        return GroundCost(np.load(metric, allow_pickle=False), order)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, WembedError):
+            raise
+        raise ReadError(f"{metric} is not a .npy file of a cost matrix (s, s): {error}") from error
+
+
+def _pairs(pairs: str) -> "int | str":
+    if pairs == "all":
+        return pairs
+    try:
+        return int(pairs.replace("_", ""))
+    except ValueError as error:
+        raise SettingError(f"--pairs {pairs}: give a number of pairs, or 'all'") from error
+
+
+def _table(report: "Report") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    power = f"W_{report.order:g}^{report.order:g}"
+    table = Table(title=f"{report.pairs:,} pairs of {report.measures:,} unseen measures", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in report.errors:
+        table.add_column(name, justify="right")
+
+    def row(label: str, attribute: str, form: str) -> None:
+        values = [getattr(errors, attribute) for errors in report.errors.values()]
+        table.add_row(label, *("-" if value is None else format(value, form) for value in values))
+
+    row("mean relative error", "relative_error", ".2%")
+    row(f"MSE of {power}", "mse", ".3g")
+    row(f"relative MSE of {power}", "relative_mse", ".2g")
+    row("R2", "r2", ".4f")
+    row("Pearson", "pearson", ".4f")
+    row("Spearman", "spearman", ".4f")
+    row("recall@10", "recall_at_10", ".3f")
+    row("predicted/exact, 1st percentile", "ratio_p01", ".3f")
+    row("predicted/exact, 99th percentile", "ratio_p99", ".3f")
+    console = Console(stderr=True)
+    console.print(table)
+    console.print(
+        f"{report.encode_per_second:,.0f} measures encoded a second, {report.distances_per_second:,.0f} distances "
+        f"between vectors a second, {report.exact_per_second:,.0f} exact ones",
+        highlight=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _ratio(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}"
