@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wembed import GroundCost, Measures
 
-settings.register_profile("wembed", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("wembed", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("wembed")
 
 NORMS = {"euclidean": 2, "cityblock": 1, "chebyshev": np.inf}

@@ -236,6 +236,7 @@ def test_the_distance_depends_on_the_measure_alone(same_measure, drawn, rng, met
     cost = GroundCost(metric, order)
     changed = Measures.from_point_clouds(*zip(same_measure(points, weights, rng), other, strict=True))
     expected = apart(drawn.measures, cost)
+    assume(expected > 0)  # for measures that are the same see below
     assert apart(changed, cost) == pytest.approx(expected, rel=1e-9, abs=floor(drawn.measures, cost))
 
 
@@ -349,20 +350,35 @@ def outer_and_its_value(answer, a, b, cost):
     return answer._replace(coupling=np.outer(a, b), value=float(a @ cost @ b))
 
 
-def cheaper_by_negative_mass(answer, a, b, cost):
-    """Mass sent round a cycle backwards: the marginals hold, some mass is negative, and the cost falls."""
-    best, coupling = answer.value, answer.coupling
+def turns(a, b):
+    """Masses to add to a coupling that leave its marginals alone: one more here and there, one less across."""
     for i, j in itertools.product(range(1, len(a)), range(1, len(b))):
-        turn = np.zeros_like(cost)
-        turn[0, 0] = turn[i, j] = 1
-        turn[0, j] = turn[i, 0] = -1
-        change = float((turn * cost).sum())
-        if abs(change) > 0.1:
-            coupling = answer.coupling - np.sign(change) * 0.1 * turn
-            best = float((coupling * cost).sum())
-            break
-    assert best < answer.value - 0.001
-    return answer._replace(value=best, coupling=coupling)
+        turn = np.zeros((len(a), len(b)))
+        turn[0, 0] = turn[i, j] = 0.1
+        turn[0, j] = turn[i, 0] = -0.1
+        yield turn
+
+
+def negative_mass_at_less_cost(answer, a, b, cost):
+    turn = max(turns(a, b), key=lambda turn: abs((turn * cost).sum()))
+    coupling = answer.coupling - np.sign((turn * cost).sum()) * turn
+    assert coupling.min() < 0
+    return answer._replace(value=float((coupling * cost).sum()), coupling=coupling)
+
+
+def negative_mass_at_the_same_cost(answer, a, b, cost):
+    one, other, *_ = turns(a, b)
+    coupling = answer.coupling + one - (one * cost).sum() / (other * cost).sum() * other
+    assert coupling.min() < 0
+    return answer._replace(coupling=coupling)
+
+
+def misplaced_mass_at_the_same_cost(answer, a, b, cost):
+    (i, j), (k, m), *_ = np.argwhere(answer.coupling > 1e-3)
+    coupling, moved = answer.coupling.copy(), 1e-4
+    coupling[i, j] += moved * cost[k, m]
+    coupling[k, m] -= moved * cost[i, j]
+    return answer._replace(coupling=coupling)
 
 
 LIES = {
@@ -392,8 +408,13 @@ LIES = {
     ),
     "a coupling that is not optimal": outer,
     "a coupling that is not optimal, and its value": outer_and_its_value,
-    "a coupling of negative mass, and its value": cheaper_by_negative_mass,
+    "a coupling of negative mass at less cost, and its value": negative_mass_at_less_cost,
+    "a coupling of negative mass at the same cost": negative_mass_at_the_same_cost,
+    "a coupling of misplaced mass at the same cost": misplaced_mass_at_the_same_cost,
 }
+
+# The value is right all the same, and proven so by the potentials; `solve`, which hands out the coupling, refuses it.
+HARMLESS_FOR_THE_DISTANCE = {"a coupling that is not optimal", "a coupling of negative mass at the same cost"}
 
 
 @pytest.fixture
@@ -411,9 +432,11 @@ def lying_solver(monkeypatch):
 def test_a_solver_that_lies_gives_no_number_but_an_error_that_names_the_pair(lying_solver, lie):
     measures = Measures.concatenate([two_clouds(seed, (7, 7)) for seed in range(2)])
     lying_solver(LIES[lie])
-    with np.errstate(all="ignore"), pytest.raises(SolverError, match=r"measures 1 and 3 \(7 and 7 atoms\)"):
-        solve_pairs(measures, np.array([[3, 1]]), GroundCost())
-    with np.errstate(all="ignore"), pytest.raises(SolverError):
+    named = r"measures (1 and 3|3 and 1)"
+    if lie not in HARMLESS_FOR_THE_DISTANCE:
+        with np.errstate(all="ignore"), pytest.raises(SolverError, match=named):
+            solve_pairs(measures, np.array([[3, 1]]), GroundCost())
+    with np.errstate(all="ignore"), pytest.raises(SolverError, match=named):
         solve(measures, 3, 1, GroundCost())
 
 

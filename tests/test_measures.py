@@ -93,10 +93,12 @@ def test_sparse_histograms_are_the_dense_ones(rng, form):
 
 
 def test_duplicate_and_explicit_zero_entries_of_a_sparse_matrix_are_summed_and_dropped():
-    matrix = sp.coo_array(([1.0, 2.0, 0.0, 4.0], ([0, 0, 0, 1], [2, 2, 1, 0])), shape=(2, 3))
-    measures = Measures.from_histograms(matrix, [0.0, 1.0, 2.0])
-    assert measures.sizes.tolist() == [1, 1]
-    assert measures.points().tolist() == [[2.0], [0.0]]
+    coordinates = sp.coo_array(([1.0, 2.0, 0.0, 4.0], ([0, 0, 0, 1], [2, 2, 1, 0])), shape=(2, 3))
+    rows = sp.csr_array(([1.0, 0.0, 2.0, 4.0], [2, 1, 2, 0], [0, 3, 4]), shape=(2, 3))
+    for matrix in (coordinates, rows):
+        measures = Measures.from_histograms(matrix, [0.0, 1.0, 2.0])
+        assert measures.sizes.tolist() == [1, 1]
+        assert measures.points().tolist() == [[2.0], [0.0]]
 
 
 def test_building_leaves_what_it_was_given_alone(rng):
@@ -257,6 +259,22 @@ REFUSED = {
     "a weight that is NaN": (lambda: Measures.from_point_clouds([two, two], [[1, 1], [nan, 2]]), "measure 1 .*NaN"),
     "an infinite weight": (lambda: Measures.from_point_clouds([two, two], [[1, 1], [inf, 2]]), "measure 1 .*infinite"),
     "a cloud without mass": (lambda: Measures.from_point_clouds([two, two], [[1, 1], [0, 0]]), "measure 1 sum to 0"),
+    "a flat point that is infinite": (
+        lambda: Measures.from_flat(np.array([[0.0], [1], [inf]]), np.ones(3), np.array([1, 2])),
+        "measure 1 .*infinite",
+    ),
+    "a flat weight that is negative": (
+        lambda: Measures.from_flat(np.ones((3, 1)), np.array([1.0, 1, -1]), np.array([1, 2])),
+        "measure 1 .*negative",
+    ),
+    "a flat weight that is NaN": (
+        lambda: Measures.from_flat(np.ones((3, 1)), np.array([1.0, nan, 1]), np.array([1, 2])),
+        "measure 1 .*NaN",
+    ),
+    "a flat measure without mass": (
+        lambda: Measures.from_flat(np.ones((3, 1)), np.array([1.0, 0, 0]), np.array([1, 2])),
+        "measure 1 sum to 0",
+    ),
     "a flat measure without atoms": (
         lambda: Measures.from_flat(np.ones((3, 2)), np.ones(3), np.array([1, 0, 2])),
         "measure 1 has no atoms",

@@ -121,6 +121,7 @@ def test_cliques_use_every_member_before_any_again():
     assert plan.members.shape == (50, CLIQUE)
     assert set(uses) == {2, 3}
     assert all(len(set(clique)) == CLIQUE for clique in plan.members.tolist())
+    assert len({frozenset(clique) for clique in plan.members.tolist()}) == 50  # not the same company again
 
 
 def test_asking_for_more_pairs_than_there_are_gives_all():
@@ -217,6 +218,8 @@ def test_the_seed_and_nothing_else_draws_the_pairs():
         np.random.default_rng(seed).random(3)  # somebody else's randomness
         return split_pairs(Split.draw(200, seed=seed), 1000, seed=seed).digest()
 
+    split = Split.draw(200, seed=0)
+    assert split_pairs(split, 1000, seed=0).digest() != split_pairs(split, 1000, seed=1).digest()
     assert drawn(0) == drawn(0)
     assert len({drawn(seed) for seed in range(5)}) == 5
 

@@ -294,13 +294,13 @@ def test_a_manifest_that_miscounts_a_shard_is_an_error(tmp_path, change):
         list(DistanceStore(tmp_path).batches())
 
 
-def test_forgetting_drops_missing_shards_and_whatever_a_kill_left_behind(tmp_path):
+def test_mending_drops_missing_shards_and_whatever_a_kill_left_behind(tmp_path):
     store = fill(tmp_path, 100, [30, 60])
     shards(tmp_path)[1].unlink()
     for stray in ("shard-000000000060-7.parquet", "shard-000000000030-30.parquet.part", "manifest.json.part"):
         (tmp_path / stray).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
-    store.forget_missing()
+    store.mend(np.array([0, 30, 60, 100]))
     assert len(store) == len(DistanceStore(tmp_path)) == 70
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "manifest.json",

@@ -71,6 +71,8 @@ class Measures:
             raise MeasureError(
                 f"images have shape {images.shape}; expected (n, height, width) or (n, depth, height, width)"
             )
+        if images.size == 0:
+            raise MeasureError(f"there are no images in an array of shape {images.shape}")
         grid = tuple(int(side) for side in images.shape[1:])
         support = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), axis=1).astype(np.float64)
         offsets, weights, atoms = _pack_rows(images.reshape(len(images), -1), "image")
@@ -90,6 +92,8 @@ class Measures:
         points = _points(support, "the support")
         if not hasattr(weights, "tocsr"):
             weights = _numeric(weights, "weights")
+        elif weights.dtype.kind not in "biuf":
+            raise MeasureError(f"weights have type {weights.dtype}; expected real numbers")
         if weights.ndim != 2 or weights.shape[1] != len(points):
             raise MeasureError(
                 f"weights have shape {weights.shape} and the support has {len(points)} points; "
@@ -146,6 +150,12 @@ class Measures:
         Raises:
             MeasureError: non-finite points, negative or non-finite mass, a measure without atoms or mass.
         """
+        if len(sizes) == 0:
+            raise MeasureError("there are no measures; give at least one")
+        if (sizes < 0).any() or not sizes.sum() == len(points) == len(weights):
+            raise MeasureError(
+                f"the sizes sum to {sizes.sum()}, and there are {len(points)} points and {len(weights)} weights"
+            )
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         _refuse(~np.isfinite(points).all(axis=1), owner, "measure {} has a point that is NaN or infinite")
@@ -162,6 +172,8 @@ class Measures:
         Raises:
             MeasureError: the collections have different dimensions.
         """
+        if not parts:
+            raise MeasureError("there are no collections to put together")
         first = parts[0]
         for part in parts[1:]:
             if part.dim != first.dim:
@@ -183,7 +195,7 @@ class Measures:
         return (self[i] for i in range(len(self)))
 
     @overload
-    def __getitem__(self, index: int | np.integer[Any]) -> Measure: ...
+    def __getitem__(self, index: int | np.integer) -> Measure: ...
     @overload
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Measures": ...
     def __getitem__(self, index: Any) -> "Measure | Measures":
@@ -242,7 +254,7 @@ class Measures:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content: equal for equal measures in equal order, whatever file they came from."""
+        """A hash of the content: equal for equal measures, in equal order and stored alike, whatever their file."""
         digest = hashlib.sha256(f"measures {len(self)} {self.dim} {self.atoms is None}".encode())
         for array in (self.offsets, self.support, self.weights, self.atoms):
             if array is not None:
@@ -254,9 +266,12 @@ class Measures:
         """Write the arrays into a folder, from which `Measures.load` maps them into memory."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self._arrays():
-            np.save(folder / f"{name}.npy", array)
-        header = {"kind": "measures", "format": 1, "count": len(self), "dim": self.dim, "grid": self.grid}
+        for name, array in self._arrays():  # under another name first: they may be mapped from this very folder
+            np.save(folder / f"{name}.part.npy", array)
+        for name, _ in self._arrays():
+            (folder / f"{name}.part.npy").replace(folder / f"{name}.npy")
+        names = [name for name, _ in self._arrays()]
+        header = {"kind": "measures", "format": 1, "count": len(self), "grid": self.grid, "arrays": names}
         (folder / "measures.json").write_text(json.dumps(header, indent=2) + "\n")
 
     @classmethod
@@ -270,13 +285,15 @@ class Measures:
         try:
             header = json.loads((folder / "measures.json").read_text())
             arrays = {
-                path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))
+                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in header["arrays"]
             }
-            grid = header["grid"]
+            grid, count = header["grid"], header["count"]
             measures = cls(**arrays, grid=None if grid is None else tuple(grid))
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise ReadError(f"{folder} is not a folder that Measures.save wrote whole: {error}") from error
-        if len(measures) != header["count"] or int(measures.offsets[-1]) != len(measures.weights):
+        atoms = len(measures.support if measures.atoms is None else measures.atoms)
+        whole = len(measures) == count and int(measures.offsets[-1]) == len(measures.weights) == atoms
+        if measures.support.ndim != 2 or not whole:
             raise ReadError(f"{folder} is damaged: its arrays do not agree; write it again with Measures.save")
         return measures
 

@@ -1,6 +1,6 @@
 """Embeddings that need no training: what a learned one has to beat."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -15,6 +15,7 @@ from wembed.transport.exact import solve
 __all__ = ["Embedding", "LinearOT", "SlicedWasserstein"]
 
 
+@runtime_checkable
 class Embedding(Protocol):
     """Anything that turns measures into vectors whose Euclidean distance stands for W_p."""
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy import stats
 
 from wembed.errors import SettingError
@@ -77,9 +77,9 @@ class Neighborhoods:
         exact = exact_distances(measures, pairs, cost, n_jobs, progress)
         return cls(queries, exact.reshape(len(queries), len(measures)))
 
-    def recall(self, predicted: Float64[np.ndarray, "q n"], k: int = _NEIGHBORS) -> float | None:
-        """Share of the exact k nearest that are among the predicted k nearest; None with too few measures."""
-        if self.exact.shape[1] <= 2 * k:
+    def recall(self, predicted: Float[np.ndarray, "q n"], k: int = _NEIGHBORS) -> float | None:
+        """Share of the exact k nearest that are among the predicted k nearest; None with too few of them."""
+        if len(self.queries) == 0 or self.exact.shape[1] <= 2 * k:
             return None
         hits = [
             len(set(_nearest(exact, own, k)) & set(_nearest(guess, own, k)))
@@ -173,11 +173,10 @@ def compare(
     started = time.perf_counter()
     vectors = embedding.transform(measures)
     encode_seconds = time.perf_counter() - started
-    repeats = max(1, 2_000_000 // max(1, len(asking) * len(measures)))
+    probe, made = vectors[:100], 0
     started = time.perf_counter()
-    for _ in range(repeats):
-        distances_between(vectors[asking], vectors)
-    distance_seconds = time.perf_counter() - started
+    while (distance_seconds := time.perf_counter() - started) < 0.1:
+        made += distances_between(probe, vectors).size
     predicted = _predicted(vectors, listed.pairs)
     errors = {"wembed": score(predicted, exact, cost.order, hoods, distances_between(vectors[asking], vectors))}
     for name, other in (others or {}).items():
@@ -195,7 +194,7 @@ def compare(
         order=cost.order,
         errors=errors,
         encode_per_second=len(measures) / encode_seconds,
-        distances_per_second=repeats * len(asking) * len(measures) / distance_seconds,
+        distances_per_second=made / distance_seconds,
         exact_per_second=total / exact_seconds,
         exact=exact,
         predicted=predicted,

@@ -1,7 +1,7 @@
 """Fixed geometric features of a measure: what an encoder sees of it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -14,6 +14,7 @@ __all__ = ["Features", "Pixels", "SlicedQuantiles", "directions_for"]
 _BLOCK_NUMBERS = 1 << 17  # padded atoms times directions in one go: the working set stays in the cache
 
 
+@runtime_checkable
 class Features(Protocol):
     """A map from measures to arrays of one shape, fixed before training."""
 

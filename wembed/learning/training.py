@@ -138,7 +138,9 @@ def train(
     def squared_distances(rows: torch.Tensor, copy: int = 0) -> torch.Tensor:
         measures, place = torch.unique(rows, return_inverse=True)
         vectors = torch.cat([encoder(features[copy][measures]), exact_part[measures]], dim=1)
-        return (vectors[place[:, 0]] - vectors[place[:, 1]]).square().sum(dim=1)
+        # The gradient of a look-up is summed in a fixed order, that of plain indexing in whichever comes first.
+        ends = torch.nn.functional.embedding(place, vectors)
+        return (ends[:, 0] - ends[:, 1]).square().sum(dim=1)
 
     def validation_error() -> float:
         encoder.eval()

@@ -42,7 +42,10 @@ class GroundCost:
             if self.metric not in METRICS:
                 raise SettingError(f"unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}, or a matrix")
         else:
-            matrix = np.ascontiguousarray(self.metric, dtype=np.float64)
+            try:
+                matrix = np.array(self.metric, dtype=np.float64, order="C")
+            except (TypeError, ValueError) as error:
+                raise SettingError(f"the metric is neither a name nor a matrix of numbers: {error}") from error
             if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
                 raise SettingError(f"the cost matrix has shape {matrix.shape}; expected (s, s)")
             if not np.isfinite(matrix).all() or (matrix < 0).any():
@@ -50,7 +53,10 @@ class GroundCost:
             if (matrix.diagonal() != 0).any() or not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0):
                 raise SettingError("the cost matrix is not symmetric with a zero diagonal, so it is no metric")
             object.__setattr__(self, "metric", matrix)
-        order = float(self.order)
+        try:
+            order = float(self.order)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"the order is {self.order!r}; W_p is a distance for a finite p >= 1") from error
         if not (np.isfinite(order) and order >= 1):
             raise SettingError(f"the order is {self.order}; W_p is a distance for a finite p >= 1")
         object.__setattr__(self, "order", order)
@@ -119,46 +125,50 @@ class GroundCost:
         rows = measures.atoms[own]
         return measures.support[rows] if isinstance(self.metric, str) else rows
 
-    def powers(self, source: np.ndarray, target: np.ndarray) -> tuple[Float64[np.ndarray, "n m"], float]:
-        """Ground costs metric^p from each source atom to each target atom, scaled to [0, 1].
+    def powers(
+        self, source: np.ndarray, target: np.ndarray, out: Float64[np.ndarray, "n m"] | None = None
+    ) -> tuple[Float64[np.ndarray, "n m"], float]:
+        """Ground costs metric^p from each source atom to each target atom, in units in which a solver is safe.
+
+        Args:
+            source: what `places` says of one measure.
+            target: what `places` says of the other.
+            out: memory for the answer, which saves page faults; it may be left unused.
 
         Returns:
-            The scaled matrix, and the largest value of the metric (not of its power), which `root` takes.
+            The costs, the largest of which lies in [1e-4, 1e4] or is 0; and the unit of the metric, for `root`.
         """
         if not isinstance(self.metric, str):
-            return self._scaled_power(self.metric[source[:, None], target])
+            return self._powered(self.metric[source[:, None], target])
         if self.metric.startswith("great-circle"):
-            return self._scaled_power(_great_circle(source, target, degrees=self.metric.endswith("degrees")))
+            return self._powered(_great_circle(source, target, degrees=self.metric.endswith("degrees")))
         from scipy.spatial.distance import cdist  # imported late: scipy.spatial doubles the import time of wembed
 
+        if self.metric == "euclidean" and self.order == 2:
+            squares = cdist(source, target, "sqeuclidean", out=out)
+            if 1e-4 <= float(squares.max()) <= 1e4:
+                return squares, 1.0
         extent = max(float(np.abs(source).max()), float(np.abs(target).max()))
         if extent and not 1 / _SAFE < extent < _SAFE:
-            matrix, largest = self.powers(source / extent, target / extent)
-            return matrix, largest * extent
-        if self.metric == "euclidean" and self.order == 2:
-            matrix = cdist(source, target, "sqeuclidean")
-            largest_square = float(matrix.max())
-            if largest_square > 0:
-                matrix /= largest_square
-            return matrix, largest_square**0.5
+            matrix, unit = self.powers(source / extent, target / extent)
+            return matrix, unit * extent
         names: dict[str, Literal["euclidean", "cityblock", "chebyshev"]] = {
             "euclidean": "euclidean",
             "cityblock": "cityblock",
             "chebyshev": "chebyshev",
         }
-        return self._scaled_power(cdist(source, target, names[self.metric]))
+        return self._powered(cdist(source, target, names[self.metric]))
 
-    def _scaled_power(self, matrix: np.ndarray) -> tuple[np.ndarray, float]:
-        largest = float(matrix.max())
-        if largest > 0:
-            matrix = matrix / largest
+    def _powered(self, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+        unit = float(matrix.max()) or 1.0
+        matrix = matrix / unit
         if self.order != 1:
             matrix **= self.order
-        return np.ascontiguousarray(matrix), largest
+        return np.ascontiguousarray(matrix), unit
 
-    def root(self, scaled_cost: float, largest: float) -> float:
-        """W_p from the optimal value of a problem whose costs `powers` scaled."""
-        return float(largest * max(scaled_cost, 0.0) ** (1 / self.order))
+    def root(self, optimal_cost: float, unit: float) -> float:
+        """W_p from the optimal value of a problem with the costs and the unit that `powers` returned."""
+        return float(unit * max(optimal_cost, 0.0) ** (1 / self.order))
 
     def coordinates(self, measures: Measures) -> Measures:
         """The same measures with points in a Euclidean space whose distances follow this metric.

@@ -82,14 +82,16 @@ class Split:
         """
         if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
             raise SettingError(f"validation={validation} and test={test} leave no measures to train on")
-        sizes = [round(count * validation), round(count * test) if test else 0]
-        smallest = min(sizes[0], count - sum(sizes), sizes[1] if test else sizes[0])
-        if smallest < _SMALLEST_PART:
-            shares = [share for share in (validation, test, 1 - validation - test) if share > 0]
-            needed = int(np.ceil((_SMALLEST_PART - 0.5) / min(shares))) + 1
+        if seed < 0:
+            raise SettingError(f"seed={seed}; give a number >= 0")
+        sizes = [round(count * validation), round(count * test)]
+        if not _large_enough(count, validation, test):
+            enough = int(3 / min(share for share in (validation, test, 1 - validation - test) if share > 0)) + 3
+            while _large_enough(enough - 1, validation, test):
+                enough -= 1
             raise SettingError(
                 f"{count} measures are too few to split into train, validation and test; "
-                f"give at least {needed}, or solve all pairs with wembed.exact_distances"
+                f"give at least {enough}, or solve all pairs with wembed.exact_distances"
             )
         order = np.random.default_rng([seed, 0]).permutation(count)
         parts = np.split(order, [sizes[0], sum(sizes)])
@@ -98,6 +100,11 @@ class Split:
     def parts(self) -> dict[str, Int64[np.ndarray, " n"]]:
         """The parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def _large_enough(count: int, validation: float, test: float) -> bool:
+    sizes = [round(count * validation), round(count * test)]
+    return min(sizes[0], count - sum(sizes), sizes[1] if test else sizes[0]) >= _SMALLEST_PART
 
 
 @dataclass(frozen=True, eq=False)

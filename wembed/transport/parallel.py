@@ -1,8 +1,8 @@
 """Many transport problems at once, on any joblib backend."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -20,11 +20,6 @@ _ALONE_WORK = 2e9  # below this, starting workers costs more than it saves
 _CHUNK = 200_000  # pairs looked at in one go while cutting a plan into blocks
 
 Progress = Callable[[int, int], None]  # (pairs done, pairs in all)
-
-
-class _Takes(Protocol):
-    def __len__(self) -> int: ...
-    def take(self, start: int, stop: int) -> Int64[np.ndarray, "k 2"]: ...
 
 
 def exact_distances(
@@ -52,7 +47,7 @@ def exact_distances(
     """
     cost = cost or GroundCost()
     cost.check(measures)
-    plan = Listed(listed_pairs(pairs, len(measures)))
+    plan = PairPlan((Listed(listed_pairs(pairs, len(measures))),))
     boundaries = block_boundaries(measures, plan)
     distances = np.empty(len(plan))
     done = 0
@@ -64,7 +59,7 @@ def exact_distances(
     return distances
 
 
-def block_boundaries(measures: Measures, plan: _Takes) -> Int64[np.ndarray, " blocks_plus_1"]:
+def block_boundaries(measures: Measures, plan: PairPlan) -> Int64[np.ndarray, " blocks_plus_1"]:
     """Cut a plan into blocks of about equal work, which for one pair is n m (n + m) and a constant.
 
     The cuts depend on the measures and the plan alone, so that an interrupted job finds them again.
@@ -82,7 +77,7 @@ def block_boundaries(measures: Measures, plan: _Takes) -> Int64[np.ndarray, " bl
 
 def solve_blocks(
     measures: Measures,
-    plan: PairPlan | Listed,
+    plan: PairPlan,
     boundaries: Int64[np.ndarray, " blocks_plus_1"],
     blocks: Int64[np.ndarray, " k"],
     cost: GroundCost,
@@ -108,7 +103,14 @@ def solve_blocks(
     parent = os.getpid()
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")
     solve = delayed(_solve_block)
-    yield from parallel(solve(measures, block, pairs_of(block), cost, parent) for block in blocks.tolist())
+    results = parallel(solve(measures, block, pairs_of(block), cost, parent) for block in blocks.tolist())
+    try:
+        for result in results:  # noqa: UP028  `yield from` would close them before the warning is silenced
+            yield result
+    finally:
+        with warnings.catch_warnings():  # joblib warns of results left unused when the caller stops early
+            warnings.simplefilter("ignore")
+            results.close()
 
 
 def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:

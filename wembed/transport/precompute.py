@@ -75,20 +75,21 @@ def precompute(
         lock.acquire(timeout=0)
     except Timeout as error:
         raise LockedError(f"another process is filling {path}; wait for it, or give another folder") from error
-    with lock:
+    try:
         store = _opened(path, identity)
-        if store.complete and all((path / shard["file"]).exists() for shard in store.manifest["shards"]):
-            return store
-        store.forget_missing()
         boundaries = block_boundaries(measures, plan)
-        missing = store.missing(boundaries)
+        store.mend(boundaries)
+        if store.complete:
+            return store
         if progress:
             progress(len(store), len(plan))
-        for block, distances in solve_blocks(measures, plan, boundaries, missing, cost, n_jobs):
+        for block, distances in solve_blocks(measures, plan, boundaries, store.missing(boundaries), cost, n_jobs):
             start = int(boundaries[block])
             store.add(start, plan.take(start, start + len(distances)), distances)
             if progress:
                 progress(len(store), len(plan))
+    finally:
+        lock.release(force=True)
     return store
 
 
@@ -109,7 +110,7 @@ def _plan(count: int, pairs: Any, seed: int, validation: float, test: float) -> 
         if pairs < 1:
             raise SettingError(f"pairs={pairs}; give at least one")
         split = Split.draw(count, validation=validation, test=test, seed=seed)
-        recipe = {"kind": "split", "pairs": int(pairs), "seed": seed, "validation": validation, "test": test}
+        recipe = {"kind": "split", "pairs": int(pairs), "seed": int(seed), "validation": validation, "test": test}
         return split_pairs(split, int(pairs), seed), recipe
     return PairPlan((Listed(listed_pairs(pairs, count)),)), {"kind": "listed"}
 

@@ -42,15 +42,15 @@ class DistanceStore:
         """
         self.path = Path(path)
         try:
-            text = (self.path / "manifest.json").read_text()
+            text = (self.path / "manifest.json").read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ReadError(f"{self.path} holds no distances; write them with wembed.precompute") from error
         try:
             self.manifest: dict[str, Any] = json.loads(text)
             if self.manifest["kind"] != "distances" or self.manifest["format"] != _FORMAT:
                 raise KeyError("kind")
-            self.manifest["shards"].sort(key=lambda shard: shard["start"])
-        except (ValueError, KeyError, TypeError) as error:
+            _check_shards(self.manifest["shards"], self.manifest["pairs"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{self.path / 'manifest.json'} is damaged or of another format; remove the folder and precompute again"
             ) from error
@@ -59,8 +59,11 @@ class DistanceStore:
     def create(cls, path: str | Path, manifest: dict[str, Any]) -> "DistanceStore":
         """Begin an empty store whose manifest says what it belongs to."""
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        _write_json(path / "manifest.json", {"kind": "distances", "format": _FORMAT, **manifest, "shards": []})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _write_json(path / "manifest.json", {"kind": "distances", "format": _FORMAT, **manifest, "shards": []})
+        except OSError as error:
+            raise ArtifactError(f"could not write {error.filename or path}: {error.strerror}") from error
         return cls(path)
 
     def __len__(self) -> int:
@@ -74,8 +77,12 @@ class DistanceStore:
 
     @property
     def digest(self) -> str:
-        """A hash of what is stored: of the manifest, which holds the checksum of every shard."""
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        """A hash of what the distances belong to and of the distances, however they are cut into shards."""
+        head = {key: value for key, value in self.manifest.items() if key != "shards"}
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for _, distances in self.batches():
+            digest.update(np.ascontiguousarray(distances).data)
+        return digest.hexdigest()
 
     @property
     def pairs(self) -> Int64[np.ndarray, "k 2"]:
@@ -100,17 +107,24 @@ class DistanceStore:
             pairs = np.stack([table["i"].to_numpy(), table["j"].to_numpy()], axis=1).astype(np.int64)
             yield pairs, table["distance"].to_numpy().astype(np.float64)
 
-    def forget_missing(self) -> None:
-        """Drop from the manifest the shards whose files are gone, so that their pairs are solved again."""
-        shards = self.manifest["shards"]
-        present = [shard for shard in shards if (self.path / shard["file"]).exists()]
-        if len(present) < len(shards):
-            self.manifest["shards"] = present
-            self._write_manifest()
-        listed = {shard["file"] for shard in present}
-        for stray in self.path.glob("*.parquet*"):  # left by a kill between a shard and its manifest entry
-            if stray.name not in listed:
-                stray.unlink()
+    def mend(self, boundaries: Int64[np.ndarray, " blocks_plus_1"]) -> None:
+        """Drop shards whose files are gone or that were cut into other blocks, and files that no entry names."""
+        cuts = set(boundaries.tolist())
+        kept = [
+            shard
+            for shard in self.manifest["shards"]
+            if (self.path / shard["file"]).exists() and {shard["start"], shard["start"] + shard["rows"]} <= cuts
+        ]
+        try:
+            if len(kept) < len(self.manifest["shards"]):
+                self.manifest["shards"] = kept
+                self._write_manifest()
+            listed = {shard["file"] for shard in kept}
+            for stray in [*self.path.glob("*.parquet"), *self.path.glob("*.part")]:  # left by a kill
+                if stray.name not in listed:
+                    stray.unlink()
+        except OSError as error:
+            raise ArtifactError(f"could not write {error.filename or self.path}: {error.strerror}") from error
 
     def missing(self, boundaries: Int64[np.ndarray, " blocks_plus_1"]) -> Int64[np.ndarray, " k"]:
         """Which of the blocks [boundaries[b], boundaries[b + 1]) of the plan are not stored yet."""
@@ -126,12 +140,15 @@ class DistanceStore:
         Raises:
             ArtifactError: the disk is full or the folder cannot be written; what was saved before is kept.
         """
+        before = self.manifest["shards"]
         try:
-            self.manifest["shards"].append(self._write(start, pairs, distances))
-            self.manifest["shards"].sort(key=lambda shard: shard["start"])
+            added = self._write(start, pairs, distances)
+            self.manifest["shards"] = sorted([*before, added], key=lambda shard: int(shard["start"]))
             self._write_manifest()
+            before = self.manifest["shards"]
             self._merge()
         except OSError as error:
+            self.manifest["shards"] = before
             raise ArtifactError(
                 f"could not write {error.filename or self.path}: {error.strerror}; {len(self):,} distances are safe in "
                 f"{self.path}. Make room and run the same call again: it goes on from there"
@@ -166,7 +183,7 @@ class DistanceStore:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        name = f"shard-{start:012d}-{len(pairs)}.parquet"
+        name = _shard_name(start, len(pairs))
         write_atomically(self.path / name, content)
         return {"file": name, "start": start, "rows": len(pairs), "sha256": hashlib.sha256(content).hexdigest()}
 
@@ -185,6 +202,22 @@ class DistanceStore:
 
     def _write_manifest(self) -> None:
         _write_json(self.path / "manifest.json", self.manifest)
+
+
+def _check_shards(shards: list[dict[str, Any]], pairs: int) -> None:
+    """Raise ValueError, KeyError or TypeError for entries that this version did not write."""
+    end = 0
+    for shard in shards:
+        start, rows = shard["start"], shard["rows"]
+        if start < end or rows < 1 or shard["file"] != _shard_name(start, rows) or len(shard["sha256"]) != 64:
+            raise ValueError("shards")
+        end = start + rows
+    if end > pairs:
+        raise ValueError("pairs")
+
+
+def _shard_name(start: int, rows: int) -> str:
+    return f"shard-{start:012d}-{rows}.parquet"
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -1,0 +1,80 @@
+"""What the benchmarks share: arguments, the machine, and the JSON record of a run."""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(question: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=question)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
+    parser.add_argument("--work", type=Path, default=default_work(), help="where exact distances are kept between runs")
+    return parser.parse_args()
+
+
+def default_work() -> Path:
+    return Path(os.environ.get("WEMBED_DATA", Path.home() / ".cache" / "wembed")) / "benchmarks"
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("wembed", "numpy", "scipy", "torch", "pot", "joblib")},
+    }
+
+
+def record(name: str, question: str, results: dict[str, Any], *, smoke: bool) -> None:
+    """Print the results, and keep them in results/NAME.json unless this is a smoke run."""
+    content = {"question": question, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "results": results}
+    text = json.dumps(content, indent=1)
+    print(text)
+    if not smoke:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def alternate(runs: int, *actions: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each action, the actions taking turns so that a drift of the machine hits all alike."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for action in actions:
+        action()
+    for _ in range(runs):
+        for times, action in zip(seconds, actions, strict=True):
+            started = time.perf_counter()
+            action()
+            times.append(time.perf_counter() - started)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def peak_megabytes() -> float:
+    """The most memory this process has held, and the most that one of its finished children has."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) / 1024
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []

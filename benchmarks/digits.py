@@ -1,0 +1,118 @@
+"""How close do 20,000 and 300,000 exact pairs bring the distances of unseen digits, and at what cost?"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import arguments, peak_megabytes, record, spread
+
+from wembed import DistanceStore, Embedder, GroundCost, Measures, TrainingSettings, precompute
+from wembed.euclidean import distances_between, paired_distances
+from wembed.learning.baselines import Embedding, LinearOT, SlicedWasserstein
+from wembed.learning.evaluation import Errors, Neighborhoods, score
+from wembed.progress import bar
+from wembed.readers import digits
+from wembed.transport.pairs import Split, random_pairs
+
+
+class Exam:
+    """Exact distances of the test digits: random pairs for the errors, a hundred queries for recall."""
+
+    def __init__(self, unseen: Measures, work: Path, pairs: int, queries: int) -> None:
+        self.unseen = unseen
+        rng = np.random.default_rng(0)
+        self.pairs = random_pairs(np.arange(len(unseen)), pairs, rng).pairs
+        asking = np.sort(rng.permutation(len(unseen))[:queries])
+        rows = np.stack([np.repeat(asking, len(unseen)), np.tile(np.arange(len(unseen)), queries)], axis=1)
+        solved = stored(unseen, work / f"test-{pairs}-{queries}", np.concatenate([self.pairs, rows]))
+        exact = solved.distances
+        self.exact = exact[:pairs]
+        self.hoods = Neighborhoods(asking, exact[pairs:].reshape(queries, len(unseen)))
+
+    def errors(self, embedding: Embedding) -> Errors:
+        vectors = np.asarray(embedding.transform(self.unseen), dtype=np.float32)
+        predicted = paired_distances(vectors[self.pairs[:, 0]], vectors[self.pairs[:, 1]]).astype(np.float64)
+        return score(predicted, self.exact, 2, self.hoods, distances_between(vectors[self.hoods.queries], vectors))
+
+
+def stored(measures: Measures, path: Path, pairs: Any) -> DistanceStore:
+    with bar(True, path.name, unit="pairs") as show:
+        return precompute(measures, path, pairs, GroundCost(), progress=show)
+
+
+def learned(measures: Measures, store: DistanceStore, exam: Exam, seeds: int, **settings: Any) -> dict[str, Any]:
+    """Errors over a few seeds of training, the split and the pairs being the same."""
+    found, seconds = [], []
+    for seed in range(seeds):
+        started = time.perf_counter()
+        embedder = Embedder(random_state=seed, verbose=True, **settings).fit(measures, distances=store)
+        seconds.append(time.perf_counter() - started)
+        found.append(exam.errors(embedder))
+    return {
+        "pairs_solved": len(store),
+        "pairs_trained_on": embedder.pairs_used_["train"],
+        "fit_seconds": spread(seconds),
+        **{
+            name: spread([getattr(errors, name) for errors in found])
+            for name in (
+                "relative_error",
+                "mse",
+                "relative_mse",
+                "r2",
+                "pearson",
+                "spearman",
+                "recall_at_10",
+                "ratio_p01",
+                "ratio_p99",
+            )
+        },
+    }
+
+
+def main() -> None:
+    chosen = arguments(__doc__ or "")
+    measures, _ = digits()
+    sizes: list[int] = [20_000, 300_000]
+    seeds, pairs, queries = 3, 20_000, 100
+    training = None
+    if chosen.smoke:
+        measures, sizes, seeds, pairs, queries = measures[:400], [400], 1, 50, 2
+        training = TrainingSettings(steps=20)
+    work = chosen.work / ("digits-smoke" if chosen.smoke else "digits")
+    split = Split.draw(len(measures))
+    exam = Exam(measures[split.test], work, pairs, queries)
+    results: dict[str, Any] = {"measures": len(measures), "test_measures": len(split.test), "methods": {}}
+    mean = float(exam.exact.mean())
+    results["mean_w2"] = mean
+    for size in sizes:
+        started = time.perf_counter()
+        store = stored(measures, work / f"train-{size}", size)
+        results[f"solving_seconds_{size}"] = time.perf_counter() - started
+        results["methods"][f"wembed, {size:,} pairs"] = learned(measures, store, exam, seeds, training=training)
+        results["methods"][f"DWE's network, {size:,} pairs"] = learned(
+            measures, store, exam, 1, training=training or TrainingSettings(learning_rate=1e-3), encoder="dwe", dim=50
+        )
+    solved, exact = store.pairs, store.distances
+    held = np.isin(solved, split.validation).all(axis=1)
+    rows = np.searchsorted(split.validation, solved[held])[:2_000]
+    baselines: dict[str, LinearOT | SlicedWasserstein] = {
+        "linear OT": LinearOT(),
+        "sliced Wasserstein": SlicedWasserstein(2),
+    }
+    for name, baseline in baselines.items():
+        baseline.fit(measures[split.validation], rows, exact[held][:2_000])
+        results["methods"][name] = {key: spread([value]) for key, value in vars_of(exam.errors(baseline)).items()}
+    constant = score(np.full(len(exam.exact), mean), exam.exact, 2)
+    results["methods"]["mean predictor"] = {key: spread([value]) for key, value in vars_of(constant).items()}
+    results["peak_megabytes"] = peak_megabytes()
+    record("digits", __doc__ or "", results, smoke=chosen.smoke)
+
+
+def vars_of(errors: Errors) -> dict[str, float]:
+    return {name: value for name, value in asdict(errors).items() if value is not None}
+
+
+if __name__ == "__main__":
+    main()

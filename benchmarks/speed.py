@@ -1,0 +1,131 @@
+"""How fast are encoding, distances between vectors and the import, and how much memory does each step take?"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import alternate, arguments, peak_megabytes, record, spread
+
+STEPS = ("read", "precompute", "fit", "fit_1e6_pairs", "transform", "index", "query")
+
+
+def encoding(embedder: Any, measures: Any, runs: int) -> dict[str, float]:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        (seconds,) = alternate(runs, partial(embedder.transform, measures))
+    torch.set_num_threads(os.cpu_count() or 1)
+    return spread([len(measures) / s for s in seconds])
+
+
+def distances(vectors: np.ndarray, runs: int) -> dict[str, Any]:
+    """All pairs of the vectors, against the bare matrix product that bounds them, each written block by block."""
+    from wembed.euclidean import blocks, distances_between
+
+    out = np.empty((len(vectors), len(vectors)), dtype=np.float32)
+
+    def product() -> None:
+        for block in blocks(len(vectors), len(vectors)):
+            np.matmul(vectors[block], vectors.T, out=out[block])
+
+    ours, bound = alternate(runs, lambda: distances_between(vectors, vectors, out), product)
+    return {
+        "vectors": list(vectors.shape),
+        "distances_per_second": spread([out.size / s for s in ours]),
+        "share_of_matrix_product": spread([b / a for a, b in zip(ours, bound, strict=True)]),
+    }
+
+
+def imports(runs: int) -> dict[str, float]:
+    command = [sys.executable, "-c", "import wembed"]
+    bare = [sys.executable, "-c", "pass"]
+    ours, empty = alternate(
+        runs, partial(subprocess.run, command, check=True), partial(subprocess.run, bare, check=True)
+    )
+    return spread([a - b for a, b in zip(ours, empty, strict=True)])
+
+
+def step_memory(folder: Path, smoke: bool) -> dict[str, float]:
+    """Peak memory of each step in a process of its own; of the largest process where there are several."""
+    peaks = {}
+    for step in STEPS:
+        command = [sys.executable, __file__, "--step", step, str(folder), "smoke" if smoke else "full"]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[step] = float(finished.stdout.split()[-1])
+    return peaks
+
+
+def run_step(step: str, folder: Path, smoke: bool) -> None:
+    from wembed import Embedder, Index, TrainingSettings, load, precompute
+    from wembed.readers import digits
+
+    measures, _ = digits()
+    pairs = 400 if smoke else 20_000
+    if step == "precompute":
+        precompute(measures, folder / "distances", pairs)
+    elif step == "fit":
+        training = TrainingSettings(steps=20) if smoke else None
+        Embedder(training=training).fit(measures, distances=folder / "distances").save(folder / "model")
+    elif step == "fit_1e6_pairs":
+        million(load(folder / "model"), measures, 10_000 if smoke else 1_000_000)
+    elif step == "transform":
+        load(folder / "model").transform(measures)
+    elif step == "index":
+        Index(load(folder / "model"), measures).save(folder / "index")
+    elif step == "query":
+        Index.load(folder / "index").query(measures[:100], k=10)
+    print(peak_megabytes())
+
+
+def million(embedder: Any, measures: Any, count: int) -> None:
+    """Train on as many pairs as asked for; predicted distances stand in for exact ones, which memory cannot tell."""
+    from wembed import Embedder, TrainingSettings
+    from wembed.embedder import _Solved
+    from wembed.euclidean import paired_distances
+    from wembed.transport.pairs import Split, split_pairs
+
+    split = Split.draw(len(measures))
+    plan = split_pairs(split, count, 0)
+    pairs = plan.take(0, len(plan))
+    vectors = embedder.transform(measures)
+    near = np.concatenate([paired_distances(vectors[p[:, 0]], vectors[p[:, 1]]) for p in np.array_split(pairs, 50)])
+
+    class Given(Embedder):
+        def _solved(self, *_: Any) -> _Solved:
+            return _Solved.divide(split, pairs, near.astype(np.float64), "stand-in")
+
+    Given(training=TrainingSettings(steps=200)).fit(measures)
+
+
+def main() -> None:
+    if "--step" in sys.argv:
+        step, folder, size = sys.argv[2:5]
+        run_step(step, Path(folder), size == "smoke")
+        return
+    chosen = arguments(__doc__ or "")
+    with tempfile.TemporaryDirectory() as folder:
+        peaks = step_memory(Path(folder), chosen.smoke)
+        from wembed import load
+        from wembed.readers import digits
+
+        measures, _ = digits()
+        embedder, runs = load(Path(folder) / "model"), 1 if chosen.smoke else 7
+        vectors = embedder.transform(measures)
+        results = {
+            "encoded_per_second_one_core": encoding(embedder, measures, runs),
+            "distances": distances(vectors[:1000] if chosen.smoke else vectors, runs),
+            "import_seconds": imports(runs),
+            "peak_megabytes": peaks,
+        }
+    record("speed", __doc__ or "", results, smoke=chosen.smoke)
+
+
+if __name__ == "__main__":
+    main()

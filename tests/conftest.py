@@ -1,0 +1,38 @@
+"""What several test files share: a few real digits, their exact distances, and an Embedder fitted on them."""
+
+from pathlib import Path
+
+import pytest
+
+import wembed
+from wembed.readers import digits
+
+
+@pytest.fixture(scope="session")
+def some_digits() -> wembed.Measures:
+    measures, _ = digits()
+    return measures[:300]
+
+
+@pytest.fixture(scope="session")
+def digit_store(some_digits: wembed.Measures, tmp_path_factory: pytest.TempPathFactory) -> wembed.DistanceStore:
+    return wembed.precompute(some_digits, tmp_path_factory.mktemp("store") / "distances", pairs=1_600)
+
+
+@pytest.fixture(scope="session")
+def quick() -> wembed.TrainingSettings:
+    return wembed.TrainingSettings(steps=60, checks=6)
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    some_digits: wembed.Measures, digit_store: wembed.DistanceStore, quick: wembed.TrainingSettings
+) -> wembed.Embedder:
+    return wembed.Embedder(training=quick).fit(some_digits, distances=digit_store)
+
+
+@pytest.fixture(scope="session")
+def run_folder(fitted: wembed.Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    fitted.save(folder / "model")
+    return folder

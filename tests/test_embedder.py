@@ -1,0 +1,267 @@
+"""Embedder: what its vectors promise, what it saves, what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+
+import wembed
+from wembed import Embedder, Measures, TrainingSettings
+
+
+def clouds(count: int, dim: int, seed: int = 0) -> Measures:
+    rng = np.random.default_rng(seed)
+    return Measures.from_point_clouds(
+        [rng.normal(size=(int(rng.integers(3, 12)), dim)) * rng.uniform(0.5, 2, dim) for _ in range(count)]
+    )
+
+
+def test_predictions_on_unseen_digits_beat_the_mean_by_far(fitted: Embedder, some_digits: Measures) -> None:
+    report = wembed.evaluate(fitted, some_digits[fitted.split_.test], pairs=200, queries=0)
+    assert report.errors["wembed"].relative_error < 0.05
+    assert report.errors["mean predictor"].relative_error > 0.15
+
+
+def test_translation_is_exact(fitted: Embedder, some_digits: Measures) -> None:
+    original = some_digits[:20]
+    moved = Measures.from_point_clouds([m.support + [30.0, -40.0] for m in original], [m.weights for m in original])
+    np.testing.assert_allclose(fitted.distance(original, moved), 50.0, rtol=1e-5)
+
+
+def test_distance_is_that_of_the_vectors_and_a_metric(fitted: Embedder, some_digits: Measures) -> None:
+    vectors = fitted.transform(some_digits[:30])
+    assert vectors.shape == (30, 128)
+    assert vectors.dtype == np.float32
+    together = fitted.pairwise(some_digits[:30])
+    np.testing.assert_allclose(together, together.T, rtol=1e-5)
+    assert not np.diagonal(together).any()
+    direct = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    np.testing.assert_allclose(together, direct, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted.distance(some_digits[:29], some_digits[1:30]), np.diagonal(direct, 1), rtol=1e-5)
+    np.testing.assert_allclose(fitted.pairwise(some_digits[:5], some_digits[5:9]), direct[:5, 5:9], rtol=1e-4)
+
+
+def test_vectors_do_not_depend_on_the_batch(fitted: Embedder, some_digits: Measures) -> None:
+    whole = fitted.transform(some_digits)
+    np.testing.assert_allclose(fitted.transform(some_digits[40:43]), whole[40:43], atol=2e-5)
+
+
+def reordered(support: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return support[::-1], weights[::-1]
+
+
+def padded(support: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([support, [[99.0, 99.0]]]), np.concatenate([weights, [0.0]])
+
+
+def split(support: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([support, support[:1]]), np.concatenate([weights[:1] / 2, weights[1:], weights[:1] / 2])
+
+
+@pytest.mark.parametrize("same_measure", [reordered, padded, split])
+def test_embedding_depends_on_the_measure_alone(fitted: Embedder, some_digits: Measures, same_measure) -> None:  # type: ignore[no-untyped-def]
+    changed = [same_measure(m.support, m.weights) for m in some_digits[:10]]
+    again = Measures.from_point_clouds([s for s, _ in changed], [w for _, w in changed])
+    np.testing.assert_allclose(fitted.transform(again), fitted.transform(some_digits[:10]), atol=2e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_fitting_scaled_measures_scales_the_distances(scale: float, quick: TrainingSettings) -> None:
+    measures = clouds(60, 2)
+    bigger = Measures(measures.offsets, measures.support * scale, measures.weights)
+    one = Embedder(dim=8, pairs=400, training=quick, n_jobs=1).fit(measures).pairwise(measures)
+    two = Embedder(dim=8, pairs=400, training=quick, n_jobs=1).fit(bigger).pairwise(bigger)
+    np.testing.assert_allclose(two / scale, one, rtol=5e-2, atol=1e-2)
+
+
+def test_the_same_seed_gives_the_same_vectors(
+    some_digits: Measures, digit_store: wembed.DistanceStore, fitted: Embedder
+) -> None:
+    again = Embedder(training=fitted.training).fit(some_digits, distances=digit_store)
+    np.testing.assert_array_equal(again.transform(some_digits), fitted.transform(some_digits))
+
+
+def test_a_store_and_no_store_give_the_same_model(quick: TrainingSettings, tmp_path: Path) -> None:
+    measures = clouds(60, 2)
+    alone = Embedder(dim=8, pairs=400, training=quick).fit(measures)
+    stored = Embedder(dim=8, training=quick).fit(measures, distances=wembed.precompute(measures, tmp_path, pairs=400))
+    np.testing.assert_array_equal(alone.transform(measures), stored.transform(measures))
+
+
+def test_test_measures_are_seen_by_nothing(quick: TrainingSettings, tmp_path: Path) -> None:
+    measures = clouds(60, 2)
+    store = wembed.precompute(measures, tmp_path / "a", pairs=400)
+    fitted = Embedder(dim=8, training=quick).fit(measures, distances=store)
+    moved = measures.support.copy()
+    for i in fitted.split_.test:
+        moved[measures.offsets[i] : measures.offsets[i + 1]] *= 100
+    other = Measures(measures.offsets, moved, measures.weights)
+    again = Embedder(dim=8, training=quick).fit(other, distances=wembed.precompute(other, tmp_path / "b", pairs=400))
+    np.testing.assert_array_equal(again.transform(measures), fitted.transform(measures))
+
+
+def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+    loaded = wembed.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.transform(some_digits), fitted.transform(some_digits))
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.mean_distance_ == fitted.mean_distance_
+    np.testing.assert_array_equal(loaded.split_.test, fitted.split_.test)
+    assert len(loaded.unseen(some_digits)) == len(fitted.split_.test)
+    assert len(loaded.unseen(some_digits[:7])) == 7
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", "weights.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "order", "dim"),
+    [("euclidean", 1, 2), ("euclidean", 2, 1), ("cityblock", 1, 3), ("chebyshev", 2, 2), ("euclidean", 2, 9)],
+)
+def test_every_metric_fits_saves_and_predicts(metric: str, order: float, dim: int, tmp_path: Path) -> None:
+    measures = clouds(60, dim)
+    settings = TrainingSettings(steps=150)
+    embedder = Embedder(metric=metric, order=order, dim=16, pairs=700, training=settings, n_jobs=1).fit(measures)
+    report = wembed.evaluate(embedder, clouds(30, dim, seed=1), pairs=200, queries=0, n_jobs=1)
+    assert report.errors["wembed"].relative_error < 0.7 * report.errors["mean predictor"].relative_error
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).transform(measures), embedder.transform(measures))
+
+
+@pytest.mark.parametrize("unit", ["great-circle", "great-circle-degrees"])
+def test_measures_on_the_sphere(unit: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    places = [rng.normal([40 * rng.uniform(-1, 1), 100 * rng.uniform(-1, 1)], 5, (6, 2)) for _ in range(60)]
+    measures = Measures.from_point_clouds([np.deg2rad(p) if unit == "great-circle" else p for p in places])
+    embedder = Embedder(unit, 1, dim=16, pairs=700, training=TrainingSettings(steps=150), n_jobs=1).fit(measures)
+    report = wembed.evaluate(embedder, measures[embedder.split_.test], pairs=15, queries=0, n_jobs=1)
+    assert report.errors["wembed"].relative_error < 0.5 * report.errors["mean predictor"].relative_error
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).transform(measures), embedder.transform(measures))
+
+
+def test_a_cost_matrix_is_saved_with_the_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(12, 2))
+    matrix = np.linalg.norm(places[:, None] - places, axis=2)
+    measures = Measures.from_histograms(rng.exponential(size=(60, 12)), np.arange(12.0))
+    embedder = Embedder(matrix, 1, dim=8, pairs=700, training=TrainingSettings(steps=150), n_jobs=1).fit(measures)
+    report = wembed.evaluate(embedder, measures[embedder.split_.test], pairs=15, queries=0, n_jobs=1)
+    assert report.errors["wembed"].relative_error < 0.7 * report.errors["mean predictor"].relative_error
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).transform(measures), embedder.transform(measures))
+
+
+def test_the_network_of_the_paper_learns_images(
+    some_digits: Measures, digit_store: wembed.DistanceStore, tmp_path: Path
+) -> None:
+    settings = TrainingSettings(steps=60, learning_rate=1e-3)
+    embedder = Embedder(encoder="dwe", dim=50, training=settings).fit(some_digits, distances=digit_store)
+    assert embedder.history_[-1][1] < embedder.history_[0][1]
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).transform(some_digits), embedder.transform(some_digits))
+
+
+def test_scikit_learn_takes_it_for_one_of_its_own(fitted: Embedder, some_digits: Measures) -> None:
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    assert not hasattr(copy, "split_")
+    copy.set_params(dim=16, pairs=300, training=TrainingSettings(steps=5))
+    pipeline = make_pipeline(copy, NearestNeighbors(n_neighbors=3)).fit(some_digits)
+    assert pipeline[:-1].transform(some_digits).shape == (300, 16)
+    assert copy.get_params()["dim"] == 16
+
+
+def test_digits_of_a_large_offset_survive(quick: TrainingSettings) -> None:
+    measures = clouds(60, 2)
+    far = Measures(measures.offsets, measures.support + 1e7, measures.weights)
+    embedder = Embedder(dim=8, pairs=400, training=quick, n_jobs=1).fit(far)
+    predicted = embedder.distance(far[:30], far[30:])
+    exact = wembed.exact_distances(far, [(i, 30 + i) for i in range(30)], n_jobs=1)
+    assert np.abs(predicted / exact - 1).mean() < 0.3
+
+
+def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> None:
+    with pytest.raises(wembed.NotFittedError, match="call fit"):
+        Embedder().transform(some_digits)
+    with pytest.raises(wembed.NotFittedError):
+        Embedder().save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"encoder": "magic"}, "unknown encoder 'magic'; choose one of quantiles, dwe"),
+        ({"metric": "magic"}, "unknown metric 'magic'"),
+        ({"order": 0.5}, "order is 0.5"),
+        ({"dim": 0}, "dim=0"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"validation": 0.6, "test": 0.6}, "leave no measures"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_is_solved(
+    settings: dict[str, object], said: str, some_digits: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wembed.embedder.exact_distances", lambda *_: pytest.fail("solved"))
+    with pytest.raises(wembed.SettingError, match=said):
+        Embedder(**settings).fit(some_digits)  # type: ignore[arg-type]
+
+
+def test_too_few_measures_are_refused(some_digits: Measures) -> None:
+    with pytest.raises(wembed.SettingError, match="too few to split"):
+        Embedder().fit(some_digits[:5])
+
+
+def test_measures_of_another_dimension_are_refused(fitted: Embedder) -> None:
+    with pytest.raises(wembed.MeasureError, match="dimension 3; this model was fitted on 2"):
+        fitted.transform(clouds(3, 3))
+
+
+def test_collections_of_different_lengths_have_no_paired_distance(fitted: Embedder, some_digits: Measures) -> None:
+    with pytest.raises(wembed.SettingError, match="use pairwise"):
+        fitted.distance(some_digits[:2], some_digits[:3])
+
+
+def test_a_store_of_other_measures_or_another_cost_is_refused(
+    some_digits: Measures, digit_store: wembed.DistanceStore
+) -> None:
+    with pytest.raises(wembed.ArtifactError, match="other measures"):
+        Embedder().fit(some_digits[:200], distances=digit_store)
+    with pytest.raises(wembed.ArtifactError, match="another ground cost"):
+        Embedder(order=1).fit(some_digits, distances=digit_store)
+
+
+def test_pairs_of_ones_own_are_split_by_measure(quick: TrainingSettings, tmp_path: Path) -> None:
+    measures = clouds(60, 2)
+    store = wembed.precompute(measures, tmp_path / "all", pairs="all")
+    embedder = Embedder(dim=8, training=quick).fit(measures, distances=store)
+    assert embedder.pairs_used_ == {"train": 48 * 47 // 2, "validation": 15}
+    few = wembed.precompute(measures, tmp_path / "few", pairs=[(0, 1), (2, 3)])
+    with pytest.raises(wembed.SettingError, match="no pair lies within"):
+        Embedder(dim=8, training=quick).fit(measures, distances=few)
+
+
+def test_a_damaged_model_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    def copied() -> Path:
+        folder = tmp_path / "copy"
+        folder.mkdir(exist_ok=True)
+        for file in (run_folder / "model").iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    flipped = bytearray((copied() / "weights.safetensors").read_bytes())
+    flipped[-1] ^= 1
+    (tmp_path / "copy" / "weights.safetensors").write_bytes(flipped)
+    with pytest.raises(wembed.ArtifactError, match=r"weights\.safetensors is damaged"):
+        wembed.load(tmp_path / "copy")
+    (copied() / "model.json").write_text("{")
+    with pytest.raises(wembed.ArtifactError, match=r"model\.json is damaged"):
+        wembed.load(tmp_path / "copy")
+    other = json.loads((copied() / "model.json").read_text()) | {"format": 99}
+    (tmp_path / "copy" / "model.json").write_text(json.dumps(other))
+    with pytest.raises(wembed.ArtifactError, match="format 99"):
+        wembed.load(tmp_path / "copy")
+    with pytest.raises(wembed.ReadError, match="holds no model"):
+        wembed.load(tmp_path / "nowhere")

@@ -1,0 +1,96 @@
+"""Scores against definitions worked out by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import wembed
+from wembed.learning.baselines import LinearOT, SlicedWasserstein
+from wembed.learning.evaluation import MEAN, Neighborhoods, score
+
+
+def noisy(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    exact = rng.uniform(1, 5, count)
+    return exact * rng.uniform(0.9, 1.1, count), exact
+
+
+def test_scores_are_their_definitions() -> None:
+    predicted, exact = noisy()
+    found = score(predicted, exact, order=2)
+    assert found.mse == pytest.approx(np.mean((exact**2 - predicted**2) ** 2))
+    assert found.relative_mse == pytest.approx(found.mse / np.mean(exact**4))
+    assert found.relative_error == pytest.approx(np.mean(np.abs(predicted - exact) / exact))
+    assert found.r2 == pytest.approx(1 - np.sum((exact - predicted) ** 2) / np.sum((exact - exact.mean()) ** 2))
+    assert found.pearson == pytest.approx(np.corrcoef(exact, predicted)[0, 1])
+    assert found.spearman == pytest.approx(stats.spearmanr(exact, predicted)[0])
+    assert (found.ratio_p01, found.ratio_p99) == pytest.approx(np.percentile(predicted / exact, [1, 99]))
+
+
+def test_a_perfect_prediction_has_no_error() -> None:
+    _, exact = noisy()
+    found = score(exact, exact, order=1)
+    assert (found.mse, found.relative_error, found.r2) == (0, 0, 1)
+
+
+def test_a_constant_prediction_has_no_correlation_and_no_nan() -> None:
+    _, exact = noisy()
+    found = score(np.full(len(exact), exact.mean()), exact, order=2)
+    assert found.pearson is None
+    assert found.r2 == pytest.approx(0)
+
+
+def test_pairs_at_distance_zero_do_not_enter_relative_errors() -> None:
+    found = score(np.array([0.1, 2.2, 3.3]), np.array([0.0, 2.0, 3.0]), order=2)
+    assert found.relative_error == pytest.approx(0.1)
+
+
+def test_recall_counts_shared_neighbours_and_leaves_the_query_out() -> None:
+    exact = np.arange(30.0)[None]
+    hoods = Neighborhoods(np.array([0]), exact)
+    assert hoods.recall(exact) == 1.0
+    half = exact.copy()
+    half[0, 1:6] = 100  # five of the ten nearest are lost
+    assert hoods.recall(half) == 0.5
+    assert hoods.recall(-exact) == 0.0
+
+
+def test_recall_needs_enough_measures() -> None:
+    assert Neighborhoods(np.array([0]), np.zeros((1, 15))).recall(np.zeros((1, 15))) is None
+
+
+def test_a_report_scores_every_method_on_the_same_unseen_pairs(
+    fitted: wembed.Embedder, some_digits: wembed.Measures, digit_store: wembed.DistanceStore
+) -> None:
+    unseen = some_digits[fitted.split_.test]
+    pairs, exact = digit_store.pairs, digit_store.distances
+    held = np.isin(pairs, fitted.split_.validation).all(axis=1)
+    rows = np.searchsorted(fitted.split_.validation, pairs[held])
+    validation = some_digits[fitted.split_.validation]
+    others = {
+        "linear OT": LinearOT(16).fit(validation, rows, exact[held]),
+        "sliced": SlicedWasserstein(2).fit(validation, rows, exact[held]),
+    }
+    report = wembed.evaluate(fitted, unseen, pairs=150, queries=3, others=others)
+    assert set(report.errors) == {"wembed", "linear OT", "sliced", MEAN}
+    solved = wembed.exact_distances(unseen, [(0, 1)])
+    assert solved[0] > 0
+    for name in ("wembed", "linear OT", "sliced"):
+        assert report.errors[name].relative_error < 0.5 * report.errors[MEAN].relative_error
+    assert report.errors[MEAN].recall_at_10 == pytest.approx(10 / 29)
+    assert len(report.exact) == len(report.predicted) == report.pairs == 150
+    assert fitted.errors_ == report.as_dict()
+    assert {"exact", "predicted"}.isdisjoint(report.as_dict())
+
+
+def test_linear_ot_is_exact_for_translates() -> None:
+    cloud = np.random.default_rng(0).normal(size=(20, 2))
+    measures = wembed.Measures.from_point_clouds([cloud, cloud + [3, 4], cloud * 2])
+    baseline = LinearOT(8).fit(measures, np.array([[0, 2]]), wembed.exact_distances(measures, [(0, 2)]))
+    vectors = baseline.transform(measures)
+    assert np.linalg.norm(vectors[0] - vectors[1]) == pytest.approx(5, rel=1e-5)
+
+
+def test_one_measure_cannot_be_evaluated(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
+    with pytest.raises(wembed.SettingError, match="at least two"):
+        wembed.evaluate(fitted, some_digits[[0]])

@@ -1,0 +1,126 @@
+"""Sliced quantiles against brute force, and what they must not depend on."""
+
+import numpy as np
+import pytest
+
+from wembed import MeasureError, Measures
+from wembed.learning.features import Pixels, SlicedQuantiles, directions_for, levels_for
+
+
+def clouds(dim: int, count: int = 7, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, count)
+    return [rng.normal(size=(n, dim)) + 5 for n in sizes], [rng.uniform(0.1, 1, n) for n in sizes]
+
+
+def sliced(dim: int, levels: int = 32) -> SlicedQuantiles:
+    return SlicedQuantiles(directions_for(dim, np.random.default_rng(0)), levels)
+
+
+def by_brute_force(features: SlicedQuantiles, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Quantile functions on a fine grid, then averaged."""
+    weights = weights / weights.sum()
+    centred = points - weights @ points
+    fine = 4_000
+    answer = []
+    for direction in features.directions:
+        position = centred @ direction
+        order = np.argsort(position)
+        level = (np.arange(features.levels * fine) + 0.5) / (features.levels * fine)
+        place = np.searchsorted(np.cumsum(weights[order]), level)
+        quantile = position[order][np.minimum(place, len(order) - 1)]
+        answer.append(quantile.reshape(features.levels, fine).mean(axis=1))
+    return np.concatenate(answer) * np.sqrt(points.shape[1] / features.size)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_features_are_averaged_quantiles_of_the_slices(dim: int) -> None:
+    points, weights = clouds(dim)
+    features = sliced(dim)
+    found = features(Measures.from_point_clouds(points, weights))
+    for row, cloud, mass in zip(found, points, weights, strict=True):
+        np.testing.assert_allclose(row, by_brute_force(features, cloud, mass), atol=2e-4)
+
+
+def reordered(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(1).permutation(len(points))
+    return points[order], weights[order]
+
+
+def padded(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([points, points[:1] + 100]), np.concatenate([weights, [0.0]])
+
+
+def split(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([points, points[:1]]), np.concatenate([[weights[0] / 3], weights[1:], [weights[0] * 2 / 3]])
+
+
+@pytest.mark.parametrize("same_measure", [reordered, padded, split])
+def test_features_depend_on_the_measure_alone(same_measure) -> None:  # type: ignore[no-untyped-def]
+    points, weights = clouds(2)
+    features = sliced(2)
+    other = [same_measure(p, w) for p, w in zip(points, weights, strict=True)]
+    left = features(Measures.from_point_clouds(points, weights))
+    right = features(Measures.from_point_clouds([p for p, _ in other], [w for _, w in other]))
+    np.testing.assert_allclose(left, right, atol=2e-5)
+
+
+def test_features_do_not_see_a_translation() -> None:
+    points, weights = clouds(3)
+    features = sliced(3)
+    moved = [p + np.array([3.0, -7.0, 11.0]) for p in points]
+    left = features(Measures.from_point_clouds(points, weights))
+    np.testing.assert_allclose(features(Measures.from_point_clouds(moved, weights)), left, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e12])
+def test_features_scale_with_the_measures(scale: float) -> None:
+    points, weights = clouds(2)
+    features = sliced(2)
+    left = features(Measures.from_point_clouds(points, weights))
+    right = features(Measures.from_point_clouds([p * scale for p in points], weights))
+    np.testing.assert_allclose(right / scale, left, atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    points, weights = clouds(2, count=50)
+    measures = Measures.from_point_clouds(points, weights)
+    features = sliced(2)
+    np.testing.assert_array_equal(features(measures)[17:19], features(measures[17:19]))
+
+
+def test_on_the_line_feature_distance_is_w2_of_the_centred_measures() -> None:
+    rng = np.random.default_rng(2)
+    points = [rng.normal(size=(64, 1)) * s for s in (1.0, 2.0)]
+    features = SlicedQuantiles(np.ones((1, 1)), 64)
+    left, right = features(Measures.from_point_clouds(points))
+    exact = np.sqrt(np.mean((np.sort(points[0] - points[0].mean(), 0) - np.sort(points[1] - points[1].mean(), 0)) ** 2))
+    assert np.linalg.norm(left - right) == pytest.approx(exact, rel=1e-5)
+
+
+def test_a_dirac_has_no_shape() -> None:
+    assert not sliced(2)(Measures.from_point_clouds([np.array([[3.0, 4.0]])])).any()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 7, 50])
+def test_directions_are_unit_vectors_that_see_every_axis_alike(dim: int) -> None:
+    directions = directions_for(dim, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(dim) * len(directions) / dim, atol=1e-12)
+    assert levels_for(len(directions)) >= 32
+
+
+def test_another_dimension_is_refused() -> None:
+    with pytest.raises(MeasureError, match="dimension 3; these features are for 2"):
+        sliced(2)(Measures.from_point_clouds([np.ones((4, 3))]))
+
+
+def test_pixels_lay_the_image_out_with_mean_one() -> None:
+    images = np.random.default_rng(0).integers(0, 9, (5, 4, 6)) + np.eye(4, 6, dtype=int)
+    found = Pixels((4, 6))(Measures.from_images(images))
+    np.testing.assert_allclose(found, images / images.mean(axis=(1, 2), keepdims=True), rtol=1e-6)
+
+
+def test_pixels_of_another_shape_are_refused() -> None:
+    with pytest.raises(MeasureError, match=r"shape \(4, 6\)"):
+        Pixels((4, 6))(Measures.from_images(np.ones((2, 3, 3))))

@@ -1,0 +1,103 @@
+"""Index: exact search of the vectors, exact reranking, and what is on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wembed
+from wembed import index as module
+from wembed.index import nearest
+
+
+@pytest.fixture(scope="module")
+def index(fitted: wembed.Embedder, some_digits: wembed.Measures) -> wembed.Index:
+    return wembed.Index(fitted, some_digits)
+
+
+def test_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, vectors = (rng.normal(size=(n, 8)).astype(np.float32) for n in (37, 500))
+    monkeypatch.setattr(module, "_BLOCK", 64)
+    monkeypatch.setattr(module, "_QUERIES", 10)
+    ids, distances = nearest(queries, vectors, 7)
+    full = np.linalg.norm(queries[:, None] - vectors, axis=2)
+    np.testing.assert_array_equal(ids, np.argsort(full, axis=1)[:, :7])
+    np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :7], rtol=1e-5)
+
+
+def test_ties_go_to_the_earlier_place() -> None:
+    vectors = np.zeros((6, 2), dtype=np.float32)
+    ids, _ = nearest(vectors[:1], vectors, 3)
+    assert ids.tolist() == [[0, 1, 2]]
+
+
+def test_a_measure_is_its_own_nearest_neighbour(index: wembed.Index, some_digits: wembed.Measures) -> None:
+    found = index.query(some_digits[10:20], k=3)
+    assert found.ids[:, 0].tolist() == list(range(10, 20))
+    np.testing.assert_allclose(found.distances[:, 0], 0, atol=1e-5)
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+
+
+def test_reranked_distances_are_exact(index: wembed.Index, some_digits: wembed.Measures) -> None:
+    found = index.query(some_digits[:4], k=3, rerank=12, n_jobs=1)
+    for row, (ids, distances) in enumerate(zip(found.ids, found.distances, strict=True)):
+        exact = wembed.exact_distances(some_digits, [(row, int(i)) for i in ids], n_jobs=1)
+        np.testing.assert_allclose(distances, exact, rtol=1e-9)
+
+
+def test_reranking_everything_gives_the_exact_neighbours(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
+    collection = some_digits[:40]
+    found = wembed.Index(fitted, collection).query(some_digits[50:52], k=5, rerank=40, n_jobs=1)
+    together = wembed.Measures.concatenate([some_digits[50:52], collection])
+    for row in range(2):
+        exact = wembed.exact_distances(together, [(row, 2 + i) for i in range(40)], n_jobs=1)
+        assert found.ids[row].tolist() == np.argsort(exact)[:5].tolist()
+
+
+def test_a_saved_index_answers_the_same_from_memory_maps(
+    index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path
+) -> None:
+    index.save(tmp_path / "index")
+    loaded = wembed.Index.load(tmp_path / "index")
+    assert isinstance(loaded.vectors, np.memmap)
+    before, after = index.query(some_digits[:5]), loaded.query(some_digits[:5])
+    np.testing.assert_array_equal(before.ids, after.ids)
+    np.testing.assert_array_equal(before.distances, after.distances)
+    np.testing.assert_array_equal(
+        loaded.query(some_digits[:2], k=2, rerank=4, n_jobs=1).distances,
+        index.query(some_digits[:2], k=2, rerank=4, n_jobs=1).distances,
+    )
+
+
+def test_an_index_with_another_model_is_refused(
+    index: wembed.Index, some_digits: wembed.Measures, digit_store: wembed.DistanceStore, tmp_path: Path
+) -> None:
+    index.save(tmp_path / "index")
+    other = wembed.Embedder(random_state=1, training=wembed.TrainingSettings(steps=2))
+    other.fit(some_digits, distances=digit_store).save(tmp_path / "index" / "model")
+    with pytest.raises(wembed.ArtifactError, match="not the model this index was made with"):
+        wembed.Index.load(tmp_path / "index")
+
+
+def test_damage_is_refused(index: wembed.Index, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    vectors = (tmp_path / "index" / "vectors.npy").read_bytes()
+    (tmp_path / "index" / "vectors.npy").write_bytes(vectors[:5000])
+    with pytest.raises(wembed.ArtifactError, match="damaged"):
+        wembed.Index.load(tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text("{")
+    with pytest.raises(wembed.ArtifactError, match=r"index\.json is damaged"):
+        wembed.Index.load(tmp_path / "index")
+    with pytest.raises(wembed.ReadError, match="holds no index"):
+        wembed.Index.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("k", "rerank", "said"), [(0, 0, "k=0"), (301, 0, "ask for 1 to 300"), (10, 5, "rerank at least k")]
+)
+def test_impossible_queries_are_refused(
+    index: wembed.Index, some_digits: wembed.Measures, k: int, rerank: int, said: str
+) -> None:
+    with pytest.raises(wembed.SettingError, match=said):
+        index.query(some_digits[:1], k=k, rerank=rerank)

@@ -1,0 +1,189 @@
+"""The training loop: what it learns, and that neither time nor interruption changes it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wembed import ArtifactError, SettingError, TrainingSettings
+from wembed.learning.encoders import DWEEncoder, QuantileEncoder
+from wembed.learning.losses import distance_error, squared_distance_error
+from wembed.learning.training import Examples, train
+
+
+def examples(count: int = 60, seed: int = 0) -> Examples:
+    """Distances of a stretched copy of the features, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(1, count, 8)).astype(np.float32) / 4
+    truth = features[0] * np.linspace(0.5, 2, 8)
+    pairs = np.stack(np.triu_indices(count, 1), axis=1)
+    distances = np.linalg.norm(truth[pairs[:, 0]] - truth[pairs[:, 1]], axis=1)
+    held = (pairs >= count - 15).all(axis=1)
+    seen = (pairs < count - 15).all(axis=1)
+    nothing = np.empty((count, 0), dtype=np.float32)
+    return Examples(features, nothing, pairs[seen], distances[seen], pairs[held], distances[held])
+
+
+def encoder(data: Examples) -> QuantileEncoder:
+    torch.manual_seed(0)
+    made = QuantileEncoder(8, 8, width=32)
+    made.start_from(data.features[0, :45])
+    return made
+
+
+def weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
+    for name, array in weights(left).items():
+        np.testing.assert_array_equal(array, weights(right)[name], err_msg=name)
+
+
+def test_training_lowers_the_validation_error() -> None:
+    data = examples()
+    history = train(encoder(data), data, TrainingSettings(steps=300))
+    assert min(error for _, error in history) < 0.25 * history[0][1]
+
+
+def test_the_best_state_is_kept_the_start_included() -> None:
+    data = examples()
+    wild = TrainingSettings(steps=40, learning_rate=30.0)
+    before = encoder(data)
+    history = train(trained := encoder(data), data, wild)
+    assert history[0][1] == min(error for _, error in history)
+    assert_same(before, trained)
+
+
+def test_training_stops_when_it_no_longer_helps() -> None:
+    data = examples()
+    start = data.features[0] @ encoder(data).linear.weight.detach().numpy().T
+    already = np.linalg.norm(start[data.validation_pairs[:, 0]] - start[data.validation_pairs[:, 1]], axis=1)
+    content = replace(data, validation_distances=already.astype(np.float64))
+    history = train(encoder(content), content, TrainingSettings(steps=400, checks=20, patience=0.25))
+    assert history[-1][0] == 6 * 20  # six checks without an improvement are more than a quarter of twenty
+
+
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another() -> None:
+    data = examples()
+    one, two, other = encoder(data), encoder(data), encoder(data)
+    for module, seed in ((one, 0), (two, 0), (other, 1)):
+        train(module, data, TrainingSettings(steps=40, batch_pairs=200, seed=seed))
+    assert_same(one, two)
+    assert any((weights(one)[name] != weights(other)[name]).any() for name in weights(one))
+
+
+def test_an_interrupted_training_goes_on_to_the_same_encoder(tmp_path: Path) -> None:
+    data, settings = examples(), TrainingSettings(steps=60, checks=6, batch_pairs=200)
+    train(whole := encoder(data), data, settings)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(step: int, steps: int, error: float) -> None:
+        if step == 37:
+            raise KilledError
+
+    file = tmp_path / "training.safetensors"
+    with pytest.raises(KilledError):
+        train(encoder(data), data, settings, checkpoint=file, progress=kill)
+    assert file.exists()
+    seen: list[int] = []
+    train(resumed := encoder(data), data, settings, checkpoint=file, progress=lambda step, *_: seen.append(step))
+    assert seen[0] == 31
+    assert_same(whole, resumed)
+    assert not file.exists()
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.safetensors"
+    data = examples()
+
+    def kill(step: int, steps: int, error: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file, progress=kill)
+    other = examples(seed=1)
+    with pytest.raises(ArtifactError, match="another training"):
+        train(encoder(other), other, TrainingSettings(steps=30), checkpoint=file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=r"training\.safetensors is damaged"):
+        train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
+
+
+def test_validation_measures_do_not_touch_the_weights() -> None:
+    data = examples()
+    other = Examples(
+        data.features,
+        data.exact_part,
+        data.train_pairs,
+        data.train_distances,
+        data.validation_pairs,
+        data.validation_distances * 0 + 1e-3,
+    )
+    settings = TrainingSettings(steps=30, patience=1.0)
+    seen: list[list[float]] = [[], []]
+    for run, given in zip(seen, (data, other), strict=True):
+        module = encoder(given)
+        train(
+            module,
+            given,
+            settings,
+            progress=lambda *_, module=module, run=run: run.append(float(module.linear.weight.detach().sum())),
+        )
+    assert seen[0] == seen[1]
+
+
+def test_the_learning_rate_rises_and_falls_once() -> None:
+    settings = TrainingSettings(learning_rate=1.0)
+    rates = np.array([settings.rate(step, 200) for step in range(201)])
+    top = int(rates.argmax())
+    assert rates.max() == pytest.approx(1.0, abs=1e-3)
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_pairs": 0}, {"warm_up": 1.0}, {"learning_rate": 0.0}, {"patience": 0.0}]
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingError):
+        TrainingSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_losses_vanish_where_prediction_is_exact_and_have_a_gradient_at_zero() -> None:
+    exact = torch.tensor([1.0, 2.0, 3.0])
+    for loss in (distance_error, squared_distance_error):
+        assert float(loss(exact.square(), exact)) == pytest.approx(0, abs=1e-10)
+    squared = torch.zeros(1, requires_grad=True)
+    distance_error(squared, torch.ones(1)).backward()  # type: ignore[no-untyped-call]
+    assert squared.grad is not None
+    assert torch.isfinite(squared.grad).all()
+
+
+def test_the_encoder_starts_as_the_isometric_projection_of_its_features() -> None:
+    features = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    made = QuantileEncoder(8, 8, width=16)
+    made.start_from(features)
+    with torch.no_grad():
+        linear = made.linear(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(
+        np.linalg.norm(linear[0] - linear[1]), np.linalg.norm(features[0] - features[1]), rtol=1e-5
+    )
+
+
+def test_dwe_is_the_network_of_the_paper() -> None:
+    network = DWEEncoder((28, 28)).network
+    kinds = [(type(layer).__name__, tuple(layer.weight.shape)) for layer in network if hasattr(layer, "weight")]
+    assert kinds == [
+        ("Conv2d", (20, 1, 3, 3)),
+        ("Conv2d", (5, 20, 5, 5)),
+        ("Linear", (100, 5 * 28 * 28)),
+        ("Linear", (50, 100)),
+    ]
+    with pytest.raises(SettingError, match="3 axes"):
+        DWEEncoder((4, 4, 4))
