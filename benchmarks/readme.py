@@ -1,0 +1,90 @@
+"""Write the README's tables from the JSON that the benchmarks recorded; with --check, only say whether they agree."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
+
+
+def cell(value: dict[str, float] | None, form: str) -> str:
+    """Median, and the range where there is one."""
+    if value is None:
+        return "-"
+    low, middle, high = (format(value[key], form) for key in ("min", "median", "max"))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def accuracy() -> str:
+    results = recorded("digits")["results"]
+    rows = [
+        "| method | relative error | MSE of W_2^2 | recall@10 | 1 % to 99 % of predicted/exact | fit, s |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, found in results["methods"].items():
+        ratios = f"{found['ratio_p01']['median']:.3f} to {found['ratio_p99']['median']:.3f}"
+        cells = [
+            cell(found["relative_error"], ".2%"),
+            cell(found["mse"], ".3g"),
+            cell(found.get("recall_at_10"), ".3f"),
+            ratios,
+            cell(found.get("fit_seconds"), ".0f"),
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def speed() -> str:
+    exact, fast = recorded("exact")["results"], recorded("speed")["results"]
+    solves = exact["solves_per_second"]
+    rows = [
+        "| what | figure |",
+        "|---|--:|",
+        *(f"| exact distances a second: {name} | {value:,.0f} |" for name, value in solves.items()),
+        f"| wembed over that, raster order | {cell(exact['wembed_over_bare_raster_order'], '.2f')} |",
+        f"| wembed over that, wembed's own order | {cell(exact['wembed_over_bare_same_order'], '.2f')} |",
+        f"| two cores over one | {cell(exact['two_cores_over_one'], '.2f')} |",
+        f"| images encoded a second, one core | {cell(fast['encoded_per_second_one_core'], ',.0f')} |",
+        f"| distances between vectors a second | {cell(fast['distances']['distances_per_second'], ',.0f')} |",
+        f"| the same, over the bare matrix product | {cell(fast['distances']['share_of_matrix_product'], '.2f')} |",
+        f"| `import wembed`, s | {cell(fast['import_seconds'], '.3f')} |",
+        *(f"| peak memory, MB: {step} | {value:,.0f} |" for step, value in fast["peak_megabytes"].items()),
+    ]
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "speed": speed}
+
+
+def generated(text: str) -> str:
+    """The README with every table between its markers made anew."""
+    for name, make in TABLES.items():
+        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        if not between.search(text):
+            raise SystemExit(f"README.md has no place for the table {name!r}")
+        table = make()
+        text = between.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def main() -> None:
+    file = ROOT / "README.md"
+    text = file.read_text()
+    if "--check" in sys.argv:
+        if generated(text) != text:
+            raise SystemExit("README.md and benchmarks/results disagree; run python benchmarks/readme.py")
+        return
+    file.write_text(generated(text))
+
+
+if __name__ == "__main__":
+    main()

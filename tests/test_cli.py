@@ -1,0 +1,244 @@
+"""The command line: what it prints, and that bad input is a sentence and exit code 2."""
+
+import csv
+import json
+import sys
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wembed
+from wembed import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    before = sys.argv
+    sys.argv = ["wembed", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = before
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, some_digits: wembed.Measures) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    images = some_digits.histograms().reshape(-1, 28, 28)
+    np.save(folder / "digits.npy", images)
+    np.save(folder / "a.npy", images[:3])
+    np.save(folder / "b.npy", images[3:6])
+    np.save(folder / "one.npy", images[:1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted_run(folder: Path) -> Path:
+    before = sys.argv
+    sys.argv = [
+        "wembed",
+        "fit",
+        str(folder / "digits.npy"),
+        "--out",
+        str(folder / "run"),
+        "--pairs",
+        "800",
+        "--steps",
+        "30",
+    ]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = before
+    assert stopped.value.code == 0
+    return folder / "run"
+
+
+def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
+    assert wembed.DistanceStore(fitted_run / "distances").complete
+    model = json.loads((fitted_run / "model" / "model.json").read_text())
+    assert 0 < model["errors_on_unseen"]["errors"]["wembed"]["relative_error"] < 0.2
+    assert not (fitted_run / "training.safetensors").exists()
+
+
+def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
+    code, _, _ = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, "--pairs", 800, "--steps", 30)
+    assert code == 0
+    assert {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")} == before
+
+
+def test_precompute_keeps_what_exact_distances_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(
+        capsys,
+        "precompute",
+        folder / "a.npy",
+        "--out",
+        folder / "three",
+        "--pairs",
+        "all",
+        "--order",
+        1,
+        "--metric",
+        "cityblock",
+    )
+    assert code == 0
+    assert "3 exact distances" in err
+    store = wembed.DistanceStore(folder / "three")
+    cost = wembed.GroundCost("cityblock", 1)
+    exact = wembed.exact_distances(wembed.read(folder / "a.npy"), store.pairs, cost, n_jobs=1)
+    np.testing.assert_array_equal(store.distances, exact)
+
+
+def test_distance_answers_for_files_the_model_has_not_seen(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "distance", fitted_run, folder / "a.npy", folder / "b.npy", "--exact")
+    assert code == 0
+    rows = list(csv.DictReader(StringIO(out)))
+    expected = wembed.load(fitted_run / "model").distance(wembed.read(folder / "a.npy"), wembed.read(folder / "b.npy"))
+    np.testing.assert_allclose([float(row["predicted"]) for row in rows], expected, rtol=1e-5)
+    assert all(abs(float(row["predicted"]) / float(row["exact"]) - 1) < 0.3 for row in rows)
+
+
+def test_one_measure_is_compared_with_many(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "distance", fitted_run, folder / "one.npy", folder / "b.npy")
+    assert code == 0
+    assert len(out.splitlines()) == 4
+
+
+def test_embed_index_and_query_agree_with_the_python_api(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measures, embedder = wembed.read(folder / "digits.npy"), wembed.load(fitted_run / "model")
+    assert run(capsys, "embed", fitted_run, folder / "digits.npy", "--out", folder / "v.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(folder / "v.npy"), embedder.transform(measures))
+    assert run(capsys, "index", fitted_run, folder / "digits.npy", "--out", folder / "index")[0] == 0
+    code, out, _ = run(capsys, "query", folder / "index", folder / "a.npy", "-k", 3, "--json")
+    assert code == 0
+    found = wembed.Index(embedder, measures).query(wembed.read(folder / "a.npy"), k=3)
+    assert [json.loads(line)["ids"] for line in out.splitlines()] == found.ids.tolist()
+    code, out, _ = run(capsys, "query", folder / "index", folder / "a.npy", "-k", 3, "--rerank", 5)
+    assert code == 0
+    assert out.splitlines()[0] == "query,rank,id,exact"
+    assert len(out.splitlines()) == 10
+
+
+def test_evaluate_looks_at_the_unseen_part_alone(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = folder / "scatter.png"
+    arguments = ("--pairs", 50, "--queries", 1, "--json", "--picture", picture)
+    code, out, _ = run(capsys, "evaluate", fitted_run, folder / "digits.npy", *arguments)
+    assert code == 0
+    assert json.loads(out)["measures"] == 30
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, ...], str]]:
+    def saved(name: str, array: np.ndarray) -> Path:
+        np.save(folder / name, array)
+        return folder / name
+
+    empty = folder / "empty.npy"
+    empty.write_bytes(b"")
+    truncated = folder / "truncated.npy"
+    truncated.write_bytes((folder / "digits.npy").read_bytes()[:3000])
+    other = folder / "other.pdf"
+    other.write_bytes(b"%PDF-1.7 nothing")
+    clouds = folder / "clouds.csv"
+    clouds.write_text("measure,x1,x2,x3\n0,1,2,3\n0,1,2,4\n1,0,0,0\n")
+    nan = saved("nan.npy", np.full((2, 4, 4), np.nan))
+    out = ("--out", folder / "nothing")
+    return {
+        "NaN": (("fit", nan, *out), "NaN"),
+        "negative": (("fit", saved("negative.npy", -np.ones((2, 4, 4))), *out), "negative"),
+        "no mass": (("fit", saved("massless.npy", np.zeros((2, 4, 4))), *out), "sum to 0"),
+        "empty file": (("fit", empty, *out), "empty.npy"),
+        "truncated": (("fit", truncated, *out), "truncated.npy"),
+        "another kind": (("fit", other, *out), "other.pdf"),
+        "nowhere": (("fit", folder / "nowhere.npy", *out), "nowhere.npy"),
+        "too few": (("fit", folder / "a.npy", *out), "too few to split"),
+        "unknown metric": (("fit", folder / "digits.npy", *out, "--metric", "magic"), "unknown metric 'magic'"),
+        "metric file": (("fit", folder / "digits.npy", *out, "--metric", folder / "no.npy"), "no.npy"),
+        "order": (("fit", folder / "digits.npy", *out, "--order", 0.5), "order is 0.5"),
+        "encoder": (("fit", folder / "digits.npy", *out, "--encoder", "magic"), "choose one of"),
+        "device": (("fit", folder / "digits.npy", *out, "--device", "cuda:77"), "cuda:77"),
+        "pairs": (("precompute", folder / "a.npy", *out, "--pairs", "many"), "--pairs many"),
+        "another dimension": (("distance", fitted_run, clouds, clouds), "dimension 3; this model was fitted on 2"),
+        "lengths": (("distance", fitted_run, folder / "a.npy", folder / "digits.npy"), "3 measures with 300"),
+        "no model": (("distance", folder, folder / "a.npy", folder / "a.npy"), "holds no model"),
+        "no index": (("query", folder, folder / "a.npy"), "holds no index"),
+        "suffix": (("embed", fitted_run, folder / "a.npy", "--out", folder / "v.txt"), ".npy"),
+        "out is a file": (("precompute", folder / "a.npy", "--out", empty, "--pairs", "all"), "is a file"),
+    }
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        "NaN",
+        "negative",
+        "no mass",
+        "empty file",
+        "truncated",
+        "another kind",
+        "nowhere",
+        "too few",
+        "unknown metric",
+        "metric file",
+        "order",
+        "encoder",
+        "device",
+        "pairs",
+        "another dimension",
+        "lengths",
+        "no model",
+        "no index",
+        "suffix",
+        "out is a file",
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(
+    which: str, folder: Path, fitted_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, said = bad_inputs(folder, fitted_run)[which]
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_flag_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "fit", "--magic")[0] == 2
+
+
+def test_an_interruption_says_that_nothing_is_lost(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wembed.transport.precompute.solve_blocks", interrupt)
+    code, _, err = run(capsys, "precompute", folder / "a.npy", "--out", folder / "broken", "--pairs", "all")
+    assert code == 130
+    assert "goes on from there" in err
+
+
+@pytest.mark.parametrize(
+    "command", ["quickstart", "precompute", "fit", "evaluate", "embed", "distance", "index", "query"]
+)
+def test_every_option_has_a_help_text(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    options = [line.split() for line in out.splitlines() if line.strip().startswith("--")]
+    assert options
+    assert all(len(words) > 2 or words[0] == "--help" for words in options)

@@ -1,0 +1,45 @@
+"""The README against the benchmarks' records, the code and the command line."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def benchmark(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
+    assert benchmark("readme").generated(TEXT) == TEXT
+
+
+def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    smaller = code.replace("20_000", "600").replace("queries=5", "queries=1").replace("rerank=50", "rerank=12")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(smaller, "README.md", "exec"), {"__name__": "readme"})
+    assert "relative_error" in capsys.readouterr().out
+    assert (tmp_path / "digits-model" / "model.json").exists()
+
+
+def test_every_command_is_described_and_every_description_is_a_command() -> None:
+    from wembed.cli import app
+
+    described = set(re.findall(r"^\| `wembed (\w+)", TEXT, re.MULTILINE))
+    assert described == {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+def test_files_that_it_links_to_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
