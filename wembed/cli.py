@@ -195,6 +195,7 @@ def distance(
     import numpy as np
 
     from wembed.measures import Measures
+    from wembed.progress import bar
     from wembed.transport.parallel import exact_distances
 
     embedder, left, right = _load(model), _read(a, support), _read(b, support)
@@ -203,7 +204,8 @@ def distance(
     columns: dict[str, np.ndarray] = {"predicted": embedder.distance(left, right)}
     if exact:
         pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
-        columns["exact"] = exact_distances(Measures.concatenate([left, right]), pairs, embedder.cost, jobs)
+        with bar(True, "exact distances", unit="pairs") as show:
+            columns["exact"] = exact_distances(Measures.concatenate([left, right]), pairs, embedder.cost, jobs, show)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["pair", *columns])
     writer.writerows(
@@ -238,8 +240,10 @@ def query(
 ) -> None:
     """Print the nearest measures of the collection to each measure, as CSV."""
     from wembed.index import Index
+    from wembed.progress import bar
 
-    found = Index.load(index).query(_read(data, support), k, rerank, jobs)
+    with bar(rerank > 0, "reranking", unit="pairs") as show:
+        found = Index.load(index).query(_read(data, support), k, rerank, jobs, show)
     if as_json:
         for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
             print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": rerank > 0}))
@@ -283,7 +287,9 @@ def _read(data: Path, support: Path | None) -> "Measures":
 def _load(model: Path) -> "Embedder":
     from wembed.embedder import load
 
-    return load(model / "model" if (model / "model").is_dir() else model)
+    embedder = load(model / "model" if (model / "model").is_dir() else model)
+    embedder.verbose = True
+    return embedder
 
 
 def _cost(metric: str, order: float) -> Any:

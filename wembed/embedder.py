@@ -168,15 +168,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         vectors = np.empty((len(measures), self.dim), dtype=np.float32)
         learned = self.dim - parts.exact_dim
         parts.module.to(self.device)
-        for start in range(0, len(measures), _BATCH):
-            batch = measures[start : start + _BATCH]
-            features = torch.from_numpy(parts.inputs(batch))
-            if self.encoder == "quantiles":
-                features = features / self._unit
-            with torch.no_grad():
-                output = parts.module(features.to(self.device)).cpu().numpy()
-            vectors[start : start + len(batch), :learned] = output * np.float32(self._scale * self._unit)
-            vectors[start : start + len(batch), learned:] = parts.exact_part(batch)
+        with bar(self.verbose and len(measures) > 4 * _BATCH, "encoding", unit="measures") as show:
+            for start in range(0, len(measures), _BATCH):
+                batch = measures[start : start + _BATCH]
+                features = torch.from_numpy(parts.inputs(batch))
+                if self.encoder == "quantiles":
+                    features = features / self._unit
+                with torch.no_grad():
+                    output = parts.module(features.to(self.device)).cpu().numpy()
+                vectors[start : start + len(batch), :learned] = output * np.float32(self._scale * self._unit)
+                vectors[start : start + len(batch), learned:] = parts.exact_part(batch)
+                show(start + len(batch), len(measures))
         return vectors
 
     def distance(self, a: Measures, b: Measures) -> Float64[np.ndarray, " n"]:
@@ -285,10 +287,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return _Solved.divide(split, pairs, exact, content)
 
     def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
-        pairs = solved.validation_pairs
-        vectors = self.transform(measures[pairs.ravel()])
+        used, place = np.unique(solved.validation_pairs, return_inverse=True)
+        vectors = self.transform(measures[used])[place.reshape(-1, 2)]
         learned = self.dim - self._parts.exact_dim
-        difference = (vectors[0::2] - vectors[1::2]).astype(np.float64)
+        difference = (vectors[:, 0] - vectors[:, 1]).astype(np.float64)
         self._scale = fitted_scale(
             np.linalg.norm(difference[:, :learned], axis=1),
             np.linalg.norm(difference[:, learned:], axis=1),
@@ -478,6 +480,7 @@ def evaluate(
     seed: int = 0,
     *,
     queries: int = 20,
+    candidates: int = 1_000,
     others: Mapping[str, Embedding] | None = None,
     n_jobs: int = -1,
     progress: Progress | None = None,
@@ -489,7 +492,8 @@ def evaluate(
         measures: unseen measures; `collection[embedder.split_.test]` are.
         pairs: random pairs to solve exactly.
         seed: draws the pairs and the queries.
-        queries: measures whose distance to all others is solved, for recall@10; 0 for none.
+        queries: measures whose distance to every candidate is solved, for recall@10; 0 for none.
+        candidates: measures among which neighbours are looked for, drawn at random where there are more.
         others: more embeddings to score on the same pairs, by name.
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
@@ -508,6 +512,7 @@ def evaluate(
         cost=embedder.cost,
         mean_distance=embedder.mean_distance_,
         queries=queries,
+        candidates=candidates,
         others=others,
         n_jobs=n_jobs,
         progress=progress,

@@ -12,7 +12,7 @@ from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, ReadError, SettingError, WembedError
 from wembed.euclidean import distances_between
 from wembed.measures import Measures
-from wembed.transport.parallel import exact_distances
+from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import write_atomically
 
 __all__ = ["Index", "Neighbors"]
@@ -54,7 +54,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.measures)
 
-    def query(self, measures: Measures, k: int = 10, rerank: int = 0, n_jobs: int = -1) -> Neighbors:
+    def query(
+        self, measures: Measures, k: int = 10, rerank: int = 0, n_jobs: int = -1, progress: Progress | None = None
+    ) -> Neighbors:
         """The k nearest measures of the collection to each query.
 
         Args:
@@ -62,6 +64,7 @@ class Index:
             k: neighbours to return.
             rerank: candidates whose distance is solved exactly before the best k are kept; 0 for none.
             n_jobs: processes for the exact solves, or -1 for one a core.
+            progress: called with the pairs solved and the pairs in all.
 
         Raises:
             SettingError: k outside 1..len(index), or rerank below k.
@@ -72,17 +75,19 @@ class Index:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
         ids, distances = nearest(self.embedder.transform(measures), self.vectors, min(max(k, rerank), len(self)))
         if rerank:
-            distances = self._exact(measures, ids, n_jobs)
+            distances = self._exact(measures, ids, n_jobs, progress)
             order = np.argsort(distances, axis=1, kind="stable")[:, :k]
             ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
         return Neighbors(ids, distances)
 
-    def _exact(self, queries: Measures, ids: np.ndarray, n_jobs: int) -> Float64[np.ndarray, "q k"]:
+    def _exact(
+        self, queries: Measures, ids: np.ndarray, n_jobs: int, progress: Progress | None
+    ) -> Float64[np.ndarray, "q k"]:
         candidates, place = np.unique(ids, return_inverse=True)
         together = Measures.concatenate([queries, self.measures[candidates]])
         rows = np.repeat(np.arange(len(queries)), ids.shape[1])
         pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
-        return exact_distances(together, pairs, self.embedder.cost, n_jobs).reshape(ids.shape)
+        return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress).reshape(ids.shape)
 
     def save(self, folder: "str | Path") -> None:
         """Write vectors, measures and model into a folder; `Index.load` maps them into memory."""

@@ -96,6 +96,7 @@ class Report:
         measures: unseen measures looked at.
         pairs: pairs solved for the errors.
         queries: measures whose ten nearest were found exactly.
+        candidates: measures among which they were looked for.
         order: p.
         errors: of each method, wembed and the mean predictor among them.
         encode_per_second: measures turned into vectors.
@@ -108,6 +109,7 @@ class Report:
     measures: int
     pairs: int
     queries: int
+    candidates: int
     order: float
     errors: dict[str, Errors]
     encode_per_second: float
@@ -131,6 +133,7 @@ def compare(
     cost: GroundCost,
     mean_distance: float,
     queries: int = 20,
+    candidates: int = 1_000,
     others: Mapping[str, Embedding] | None = None,
     n_jobs: int = -1,
     progress: Progress | None = None,
@@ -144,7 +147,8 @@ def compare(
         seed: draws the pairs and the queries.
         cost: the ground cost that the embedding stands for.
         mean_distance: what the mean predictor says for every pair: the mean over the training pairs.
-        queries: measures whose distance to all others is solved, for recall; 0 for none.
+        queries: measures whose distance to every candidate is solved, for recall; 0 for none.
+        candidates: measures among which neighbours are looked for, drawn at random where there are more.
         others: more embeddings to score on the same pairs, by name.
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
@@ -156,8 +160,9 @@ def compare(
         raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
     rng = np.random.default_rng(seed)
     listed = random_pairs(np.arange(len(measures)), min(pairs, len(measures) * (len(measures) - 1) // 2), rng)
-    asking = np.sort(rng.permutation(len(measures))[:queries])
-    total = len(listed) + len(asking) * len(measures)
+    pool = np.sort(rng.permutation(len(measures))[:candidates])
+    asking = np.sort(rng.permutation(len(pool))[:queries])
+    total = len(listed) + len(asking) * len(pool)
     started = time.perf_counter()
     exact = exact_distances(
         measures, listed.pairs, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
@@ -178,19 +183,20 @@ def compare(
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
     predicted = _predicted(vectors, listed.pairs)
-    errors = {"wembed": score(predicted, exact, cost.order, hoods, distances_between(vectors[asking], vectors))}
+    errors = {"wembed": score(predicted, exact, cost.order, hoods, _from_queries(vectors[pool], asking))}
     for name, other in (others or {}).items():
         theirs = np.asarray(other.transform(measures), dtype=np.float32)
         errors[name] = score(
-            _predicted(theirs, listed.pairs), exact, cost.order, hoods, distances_between(theirs[asking], theirs)
+            _predicted(theirs, listed.pairs), exact, cost.order, hoods, _from_queries(theirs[pool], asking)
         )
-    by_chance = min(1.0, _NEIGHBORS / (len(measures) - 1)) if len(asking) else None
+    by_chance = min(1.0, _NEIGHBORS / (len(pool) - 1)) if len(asking) else None
     constant = score(np.full(len(exact), mean_distance), exact, cost.order)
     errors[MEAN] = replace(constant, recall_at_10=by_chance)
     return Report(
         measures=len(measures),
         pairs=len(exact),
         queries=len(asking),
+        candidates=len(pool),
         order=cost.order,
         errors=errors,
         encode_per_second=len(measures) / encode_seconds,
@@ -230,6 +236,10 @@ def score(
 
 def _predicted(vectors: np.ndarray, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
     return paired_distances(vectors[pairs[:, 0]], vectors[pairs[:, 1]]).astype(np.float64)
+
+
+def _from_queries(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    return distances_between(vectors[queries], vectors)
 
 
 def _nearest(distances: np.ndarray, own: int, k: int) -> list[int]:
