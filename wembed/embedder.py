@@ -26,8 +26,8 @@ from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
 from wembed.transport.costs import GroundCost
-from wembed.transport.pairs import Split, split_pairs
-from wembed.transport.parallel import Progress, exact_distances
+from wembed.transport.pairs import PairPlan, Split, split_pairs
+from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.precompute import stored_split
 from wembed.transport.store import DistanceStore, write_atomically
 
@@ -47,13 +47,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
         dim: length of the vectors.
-        pairs: exact pairs to solve in `fit`, those for validation and test included.
+        pairs: exact pairs for `fit`. They are shared out by the numbers of train, validation and test measures; those
+            of the test measures are left to `evaluate`.
         encoder: "quantiles", for any measures; or "dwe", the network of the method's paper, for images.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
         n_jobs: processes for the exact solves, or -1 for one a core.
-        random_state: draws the split, the pairs, the starting weights and the order of training.
+        random_state: draws the split and the pairs, unless they come with a store; the starting weights; and, unless
+            `training` says otherwise, the order of training.
         training: how to train; None for the defaults.
         verbose: show progress bars.
 
@@ -115,11 +117,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SolverError: an exact solve could not be certified.
         """
         self.check(measures)
-        cost = self.cost
+        cost = GroundCost(self.metric, self.order)
         training = self.training or TrainingSettings(seed=self.random_state)
         solved = self._solved(measures, cost, distances)
-        torch.manual_seed(self.random_state)
-        parts = _Parts.build(self, cost, measures, solved.split.train)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            parts = _Parts.build(self, cost, measures, solved.split.train)
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
         learned_from = measures[used]
@@ -160,19 +163,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            MeasureError: measures of another dimension, or another support, than those learned from.
+            MeasureError: measures of another dimension than those learned from, or images of another shape.
+            SettingError: measures that the ground cost is not defined on.
         """
         self._check_fitted()
         parts = self._parts
         parts.check(measures)
-        vectors = np.empty((len(measures), self.dim), dtype=np.float32)
-        learned = self.dim - parts.exact_dim
+        vectors = np.empty((len(measures), parts.dim), dtype=np.float32)
+        learned = parts.dim - parts.exact_dim
         parts.module.to(self.device)
         with bar(self.verbose and len(measures) > 4 * _BATCH, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
                 features = torch.from_numpy(parts.inputs(batch))
-                if self.encoder == "quantiles":
+                if not isinstance(parts.features, Pixels):
                     features = features / self._unit
                 with torch.no_grad():
                     output = parts.module(features.to(self.device)).cpu().numpy()
@@ -204,10 +208,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     @property
     def cost(self) -> GroundCost:
         """The ground cost that the predicted distances stand for."""
-        return GroundCost(self.metric, self.order)
+        return self._parts.cost if hasattr(self, "_parts") else GroundCost(self.metric, self.order)
 
     def save(self, folder: "str | Path") -> None:
-        """Write model.json and weights.safetensors into a folder; `wembed.load` reads them."""
+        """Write model.json and the weights it names into a folder; `wembed.load` reads them."""
         self._check_fitted()
         from safetensors.torch import save
 
@@ -219,6 +223,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not isinstance(self.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.metric, dtype=np.float64))
         weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        digest = hashlib.sha256(weights).hexdigest()
+        file = f"weights-{digest[:16]}.safetensors"
         settings = {
             key: value for key, value in self.get_params(deep=False).items() if key not in ("metric", "training")
         }
@@ -236,11 +242,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "pairs_used": self.pairs_used_,
             "errors_on_unseen": self.errors_,
             "parents": self._parents,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "weights": file,
+            "weights_sha256": digest,
             "versions": {name: version(name) for name in ("wembed", "torch", "pot", "numpy", "scipy")},
         }
-        write_atomically(folder / "weights.safetensors", weights)
-        write_atomically(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
+        plain = json.loads(json.dumps(description, default=_plain, allow_nan=False))
+        plain["sha256"] = _digest(plain)
+        # The description comes last and names the weights, so that a kill leaves the old model or the new one.
+        write_atomically(folder / file, weights)
+        write_atomically(folder / "model.json", (json.dumps(plain, indent=1) + "\n").encode())
+        for old in folder.glob("weights-*.safetensors"):
+            if old.name != file:
+                old.unlink()
 
     def check(self, measures: Measures) -> None:
         """Refuse, before anything is solved, parameters that are out of range or that do not fit these measures.
@@ -248,18 +261,28 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Raises:
             SettingError: the message names the parameter.
         """
-        self.cost.check(measures)
+        if not isinstance(measures, Measures):
+            raise MeasureError(
+                f"fit takes Measures, not {type(measures).__name__}; build them with Measures.from_images, "
+                "from_histograms, from_point_clouds or wembed.read"
+            )
+        GroundCost(self.metric, self.order).check(measures)
+        for name in ("dim", "pairs"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise SettingError(f"{name}={value!r}; give a whole number of at least 1")
+        if not isinstance(self.random_state, (int, np.integer)):
+            raise SettingError(
+                f"random_state={self.random_state!r}; give a whole number, so that a fit can be repeated"
+            )
+        check_jobs(self.n_jobs)
         Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
         if self.encoder not in ENCODERS:
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODERS)}")
-        if not isinstance(self.dim, (int, np.integer)) or self.dim < 1:
-            raise SettingError(f"dim={self.dim}; the vectors need at least one number")
-        if self.encoder == "dwe" and measures.grid is None:
-            raise SettingError("the dwe encoder takes images; these measures have no grid. Use encoder='quantiles'")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise SettingError(f"device {self.device!r} is not there: {str(error).splitlines()[0]}") from error
+        if self.encoder == "dwe" and (measures.grid is None or len(measures.grid) != 2):
+            raise SettingError("the dwe encoder takes images in the plane; for other measures use encoder='quantiles'")
+        if not _there(self.device):
+            raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_parts"):
@@ -276,10 +299,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                     raise ArtifactError(
                         f"{store.path} holds distances of {what} ({store.manifest[key]}); these are {mine}"
                     )
+            if not store.complete:
+                raise ArtifactError(
+                    f"{store.path} holds {len(store):,} of {store.manifest['pairs']:,} pairs; run the same precompute "
+                    "again: it goes on from there"
+                )
             split = stored_split(store, self.random_state, self.validation, self.test)
             return _Solved.divide(split, store.pairs, store.distances, store.digest)
         split = Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
-        plan = split_pairs(split, self.pairs, self.random_state)
+        plan = PairPlan(split_pairs(split, self.pairs, self.random_state).segments[:2])  # train and validation
         pairs = plan.take(0, len(plan))
         with bar(self.verbose, "exact distances", unit="pairs") as show:
             exact = exact_distances(measures, pairs, cost, self.n_jobs, show)
@@ -289,7 +317,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         vectors = self.transform(measures[used])[place.reshape(-1, 2)]
-        learned = self.dim - self._parts.exact_dim
+        learned = self._parts.dim - self._parts.exact_dim
         difference = (vectors[:, 0] - vectors[:, 1]).astype(np.float64)
         self._scale = fitted_scale(
             np.linalg.norm(difference[:, :learned], axis=1),
@@ -333,8 +361,10 @@ class _Parts:
     cost: GroundCost
     features: Features
     module: nn.Module
-    centre: Float64[np.ndarray, " dim"]  # subtracted from centroids, so that float32 keeps their digits
+    centre: Float64[np.ndarray, " axes"]  # subtracted from centroids, so that float32 keeps their digits
+    dim: int
     exact_dim: int
+    places: Float64[np.ndarray, "points axes"] | None  # of the support, under a cost matrix
 
     @classmethod
     def build(cls, embedder: Embedder, cost: GroundCost, measures: Measures, train: np.ndarray) -> "_Parts":
@@ -342,16 +372,30 @@ class _Parts:
         centre = placed.centroids().mean(axis=0)
         if embedder.encoder == "dwe":
             assert measures.grid is not None
-            return cls(cost, Pixels(measures.grid), DWEEncoder(measures.grid, embedder.dim), centre, 0)
+            return cls.of_pixels(cost, measures.grid, centre, embedder.dim)
         directions = directions_for(placed.dim, np.random.default_rng(embedder.random_state))
         features = SlicedQuantiles(directions, levels_for(len(directions)))
-        return cls.assemble(cost, features, centre, embedder.dim)
+        places = None if isinstance(cost.metric, str) else placed.support
+        return cls.of_quantiles(cost, features, centre, embedder.dim, places)
 
     @classmethod
-    def assemble(cls, cost: GroundCost, features: SlicedQuantiles, centre: np.ndarray, dim: int) -> "_Parts":
+    def of_pixels(cls, cost: GroundCost, grid: tuple[int, ...], centre: np.ndarray, dim: int) -> "_Parts":
+        return cls(cost, Pixels(grid), DWEEncoder(grid, dim), centre, dim, 0, None)
+
+    @classmethod
+    def of_quantiles(
+        cls, cost: GroundCost, features: SlicedQuantiles, centre: np.ndarray, dim: int, places: np.ndarray | None
+    ) -> "_Parts":
         exact_dim = len(centre) if cost.splits_translation and dim > len(centre) else 0
         size = features.size + (0 if exact_dim else len(centre))
-        return cls(cost, features, QuantileEncoder(size, dim - exact_dim), centre, exact_dim)
+        return cls(cost, features, QuantileEncoder(size, dim - exact_dim), centre, dim, exact_dim, places)
+
+    def placed(self, measures: Measures) -> Measures:
+        """The measures in the coordinates that the encoder was trained on.
+
+        Those of a cost matrix are kept and not found again: eigenvectors may come out turned on another machine.
+        """
+        return self.cost.coordinates(measures) if self.places is None else replace(measures, support=self.places)
 
     def check(self, measures: Measures) -> None:
         """Refuse measures that the encoder knows nothing of."""
@@ -367,7 +411,7 @@ class _Parts:
         """What the encoder sees of each measure."""
         if isinstance(self.features, Pixels):
             return self.features(measures)
-        return self._seen(self.cost.coordinates(measures))
+        return self._seen(self.placed(measures))
 
     def _seen(self, placed: Measures) -> np.ndarray:
         features: np.ndarray = self.features(placed)
@@ -379,17 +423,18 @@ class _Parts:
         """The encoder's inputs in units of a typical distance: as they are, and moved by isometries, for training."""
         if isinstance(self.features, Pixels):
             return self.inputs(measures)[None]
-        placed = self.cost.coordinates(measures)
+        placed = self.placed(measures)
         assert isinstance(self.features, SlicedQuantiles)
         size = len(measures) * (self.features.size + len(self.centre)) * 4
         count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
-        return np.stack(
-            [
-                self._seen(replace(placed, support=(placed.support - self.centre) @ moved.T + self.centre))
-                / np.float32(unit)
-                for moved in self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
-            ]
-        )
+        copies = None
+        for k, moved in enumerate(maps := self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))):
+            seen = self._seen(replace(placed, support=(placed.support - self.centre) @ moved.T + self.centre))
+            if copies is None:
+                copies = np.empty((len(maps), *seen.shape), dtype=np.float32)
+            np.divide(seen, np.float32(unit), out=copies[k])
+        assert copies is not None
+        return copies
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """Centroids, where their distance adds to W exactly: W_2^2 = |difference of means|^2 + W_2^2 of the centred."""
@@ -400,6 +445,8 @@ class _Parts:
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save beside the encoder's weights."""
         fixed = {"centre": self.centre}
+        if self.places is not None:
+            fixed["places"] = self.places
         return fixed | ({"directions": self.features.directions} if isinstance(self.features, SlicedQuantiles) else {})
 
     def description(self) -> dict[str, Any]:
@@ -410,8 +457,12 @@ class _Parts:
         return {"kind": "pixels", "grid": self.features.grid}
 
 
-def load(folder: "str | Path") -> Embedder:
+def load(folder: "str | Path", device: str | None = None) -> Embedder:
     """The Embedder that `save` wrote. Nothing in the folder is executed.
+
+    Args:
+        folder: where the model lies.
+        device: a torch device; without it the one of the fit, or the CPU where that is not there.
 
     Raises:
         ReadError: there is no model in the folder.
@@ -422,24 +473,46 @@ def load(folder: "str | Path") -> Embedder:
 
     folder = Path(folder)
     try:
-        description = json.loads((folder / "model.json").read_text())
-        weights = (folder / "weights.safetensors").read_bytes()
+        description = json.loads((folder / "model.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ReadError(f"{folder} holds no model; fit one with wembed fit or Embedder.save") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
     try:
         if description["kind"] != "model" or description["format"] != _FORMAT:
             raise ArtifactError(f"{folder} holds format {description['format']} of a {description['kind']}, not 1")
+        if _digest(description) != description["sha256"]:
+            raise ArtifactError(f"{folder / 'model.json'} is damaged: its checksum is another; fit the model again")
+        file = folder / Path(description["weights"]).name
+        weights = file.read_bytes()
         if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
-            raise ArtifactError(
-                f"{folder / 'weights.safetensors'} is damaged: its checksum is not the one in model.json"
-            )
-        return _restored(description, load_tensors(weights))
-    except (KeyError, TypeError, SafetensorError, RuntimeError) as error:
+            raise ArtifactError(f"{file} is damaged: its checksum is not the one in model.json; fit the model again")
+        embedder = _restored(description, load_tensors(weights))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{error.filename} is gone; fit the model again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
+    embedder.device = device or (embedder.device if _there(embedder.device) else "cpu")
+    return embedder
+
+
+def _digest(description: dict[str, Any]) -> str:
+    content = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _there(device: str) -> bool:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
 
 
 def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Embedder:
@@ -454,10 +527,11 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     centre = tensors["centre"].numpy()
     if description["features"]["kind"] == "pixels":
         grid = tuple(description["features"]["grid"])
-        parts = _Parts(cost, Pixels(grid), DWEEncoder(grid, embedder.dim), centre, 0)
+        parts = _Parts.of_pixels(cost, grid, centre, embedder.dim)
     else:
         features = SlicedQuantiles(tensors["directions"].numpy(), description["features"]["levels"])
-        parts = _Parts.assemble(cost, features, centre, embedder.dim)
+        places = tensors["places"].numpy() if "places" in tensors else None
+        parts = _Parts.of_quantiles(cost, features, centre, embedder.dim, places)
     state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     parts.module.load_state_dict(state)
     parts.module.eval()
@@ -500,7 +574,7 @@ def evaluate(
 
     Raises:
         NotFittedError: the Embedder has not been fitted.
-        SettingError: fewer than two measures, or fewer than two pairs.
+        SettingError: fewer than two measures, no pair, or a negative number.
     """
     embedder._check_fitted()
     embedder._parts.check(measures)

@@ -19,6 +19,9 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
 
 def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, " n"]:
     """Distance of each row of x to the same row of y."""
+    unit = _unit(x, y)
+    if unit != 1:
+        return paired_distances(x / unit, y / unit) * unit
     difference = x - y
     return np.asarray(np.sqrt(np.einsum("nd,nd->n", difference, difference)))
 
@@ -34,6 +37,11 @@ def distances_between(
     cancels are taken again from the differences, so that a distance near 0 is as precise as any.
     """
     distances = np.empty((len(x), len(y)), dtype=np.float32) if out is None else out
+    unit = _unit(x, y)
+    if unit != 1:
+        distances_between(x / unit, y / unit, distances)
+        distances *= unit
+        return distances
     origin = y.mean(axis=0) if len(y) else np.zeros(x.shape[1], dtype=np.float32)
     x, y = x - origin, y - origin
     x_norms, y_norms = np.einsum("nd,nd->n", x, x), np.einsum("nd,nd->n", y, y)
@@ -51,3 +59,9 @@ def distances_between(
             squared[row[part], column[part]] = np.einsum("nd,nd->n", difference, difference)
         np.sqrt(squared, out=squared)
     return distances
+
+
+def _unit(x: np.ndarray, y: np.ndarray) -> np.float32:
+    """What to divide by before squaring: 1, but for vectors whose squares float32 cannot hold."""
+    largest = max(float(np.abs(x).max(initial=0.0)), float(np.abs(y).max(initial=0.0)))
+    return np.float32(1 if largest == 0 or 1e-12 < largest < 1e15 else largest)

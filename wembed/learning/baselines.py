@@ -25,7 +25,7 @@ class Embedding(Protocol):
 
 
 class SlicedWasserstein:
-    """Sliced W_2 with one fitted scale, and the centroid beside it."""
+    """Sliced W_2 with one fitted scale, and the centroid beside it: a stand-in for euclidean W_2."""
 
     def __init__(self, dim: int, seed: int = 0) -> None:
         directions = directions_for(dim, np.random.default_rng(seed))
@@ -45,8 +45,9 @@ class SlicedWasserstein:
 class LinearOT:
     """Linear optimal transport (Wang et al. 2013): where the optimal map sends each atom of a fixed reference.
 
-    The reference is a barycenter-free one: the k-means centres of the centred atoms of the measures given to `fit`.
-    One exact solve a measure; the coupling is turned into a map by barycentric projection.
+    The reference is the k-means centres of the centred atoms of the measures given to `fit`. One exact solve a measure;
+    the coupling is turned into a map by barycentric projection, the centroid stands beside it, and one scale is fitted.
+    It stands for euclidean W_2 alone.
     """
 
     def __init__(self, atoms: int = 64, seed: int = 0) -> None:

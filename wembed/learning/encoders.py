@@ -42,7 +42,7 @@ class QuantileEncoder(nn.Module):
         signs = torch.sign(principal.gather(1, principal.abs().argmax(dim=1, keepdim=True)))  # LAPACK leaves it open
         with torch.no_grad():
             self.centre.copy_(known.mean(dim=0))
-            self.scale.copy_(centred.std().clamp_min(torch.finfo(torch.float32).tiny))
+            self.scale.copy_(centred.std().clamp_min(1e-3))  # in units of a typical distance: below is rounding
             self.linear.weight.zero_()
             self.linear.weight[: len(principal)] = (principal * signs).float()
 

@@ -31,7 +31,7 @@ class Errors:
         mse: mean of (W^p - predicted^p)^2.
         relative_mse: `mse` over the mean of W^2p.
         relative_error: mean of |W - predicted| / W, over pairs of different measures.
-        r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2.
+        r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2; None where all W are equal.
         pearson: correlation of W and predicted; None where the prediction is constant.
         spearman: rank correlation of W and predicted; None where the prediction is constant.
         recall_at_10: share of a measure's exact ten nearest that are among the predicted ten nearest; for the mean
@@ -43,7 +43,7 @@ class Errors:
     mse: float
     relative_mse: float
     relative_error: float
-    r2: float
+    r2: float | None
     pearson: float | None
     spearman: float | None
     recall_at_10: float | None
@@ -154,10 +154,15 @@ def compare(
         progress: called with the pairs solved and the pairs in all.
 
     Raises:
-        SettingError: fewer than two measures.
+        SettingError: fewer than two measures, no pair, or a negative number.
     """
     if len(measures) < 2:
         raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
+    if pairs < 1 or queries < 0 or candidates < 1 or seed < 0:
+        raise SettingError(
+            f"pairs={pairs}, queries={queries}, candidates={candidates}, seed={seed}: give at least one pair and one "
+            "candidate, and no negative number"
+        )
     rng = np.random.default_rng(seed)
     listed = random_pairs(np.arange(len(measures)), min(pairs, len(measures) * (len(measures) - 1) // 2), rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])
@@ -175,21 +180,24 @@ def compare(
         None if progress is None else lambda done, _: progress(len(listed) + done, total),
     )
     exact_seconds = time.perf_counter() - started
+    used = np.unique(np.concatenate([listed.pairs.ravel(), pool]))
+    seen = measures[used]
+    rows, pool_rows = np.searchsorted(used, listed.pairs), np.searchsorted(used, pool)
     started = time.perf_counter()
-    vectors = embedding.transform(measures)
+    vectors = embedding.transform(seen)
     encode_seconds = time.perf_counter() - started
     probe, made = vectors[:100], 0
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
-    predicted = _predicted(vectors, listed.pairs)
-    errors = {"wembed": score(predicted, exact, cost.order, hoods, _from_queries(vectors[pool], asking))}
+    predicted = _predicted(vectors, rows)
+    errors = {"wembed": score(predicted, exact, cost.order, hoods, _from_queries(vectors[pool_rows], asking))}
     for name, other in (others or {}).items():
-        theirs = np.asarray(other.transform(measures), dtype=np.float32)
+        theirs = np.asarray(other.transform(seen), dtype=np.float32)
         errors[name] = score(
-            _predicted(theirs, listed.pairs), exact, cost.order, hoods, _from_queries(theirs[pool], asking)
+            _predicted(theirs, rows), exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking)
         )
-    by_chance = min(1.0, _NEIGHBORS / (len(pool) - 1)) if len(asking) else None
+    by_chance = None if errors["wembed"].recall_at_10 is None else _NEIGHBORS / (len(pool) - 1)
     constant = score(np.full(len(exact), mean_distance), exact, cost.order)
     errors[MEAN] = replace(constant, recall_at_10=by_chance)
     return Report(
@@ -199,7 +207,7 @@ def compare(
         candidates=len(pool),
         order=cost.order,
         errors=errors,
-        encode_per_second=len(measures) / encode_seconds,
+        encode_per_second=len(seen) / encode_seconds,
         distances_per_second=made / distance_seconds,
         exact_per_second=total / exact_seconds,
         exact=exact,
@@ -225,7 +233,7 @@ def score(
         mse=float(np.square(power_error).mean()),
         relative_mse=float(np.square(power_error).mean() / max(np.square(exact**order).mean(), np.finfo(float).tiny)),
         relative_error=float(np.abs(ratio - 1).mean()),
-        r2=1 - float(np.square(exact - predicted).sum()) / spread if spread > 0 else float("nan"),
+        r2=1 - float(np.square(exact - predicted).sum()) / spread if spread > 0 else None,
         pearson=float(stats.pearsonr(exact, predicted)[0]) if varies else None,
         spearman=float(stats.spearmanr(exact, predicted)[0]) if varies else None,
         recall_at_10=recall,

@@ -9,8 +9,9 @@ from jaxtyping import Float32, Float64
 from wembed.errors import MeasureError
 from wembed.measures import Measures
 
-__all__ = ["Features", "Pixels", "SlicedQuantiles", "directions_for"]
+__all__ = ["Features", "Pixels", "SlicedQuantiles", "directions_for", "levels_for"]
 
+_MANY_DIMENSIONS = 64
 _BLOCK_NUMBERS = 1 << 17  # padded atoms times directions in one go: the working set stays in the cache
 
 
@@ -54,7 +55,7 @@ class SlicedQuantiles:
                 f"the measures have dimension {measures.dim}; these features are for {self.directions.shape[1]}"
             )
         sizes = measures.sizes
-        by_size = np.argsort(sizes, kind="stable")  # blocks of like sizes waste little padding
+        by_size = np.argsort(-sizes, kind="stable")  # blocks of like sizes waste little padding; the widest come first
         features = np.empty((len(measures), self.size), dtype=np.float32)
         start = 0
         while start < len(by_size):
@@ -103,12 +104,18 @@ class Pixels:
 
 
 def directions_for(dim: int, rng: np.random.Generator) -> Float64[np.ndarray, "directions dim"]:
-    """Directions that cover half the sphere: evenly in the plane, by random orthonormal bases beyond it."""
+    """Directions that cover half the sphere: evenly in the plane, by random orthonormal bases beyond it.
+
+    Beyond 64 dimensions it is 128 random directions, so that the features stay few.
+    """
     if dim == 1:
         return np.ones((1, 1))
     if dim == 2:
         angles = np.arange(16) * np.pi / 16
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if dim > _MANY_DIMENSIONS:
+        drawn = rng.standard_normal((2 * _MANY_DIMENSIONS, dim))
+        return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
     bases = max(2, -(-24 // dim))
     return np.concatenate([np.linalg.qr(rng.standard_normal((dim, dim)))[0].T for _ in range(bases)])
 

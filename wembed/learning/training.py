@@ -26,11 +26,11 @@ class TrainingSettings:
 
     Attributes:
         steps: gradient steps; None chooses them by the number of pairs.
-        batch_pairs: pairs in a step.
+        batch_pairs: pairs in a step, rounded down to cliques of 28 pairs.
         learning_rate: the peak of the one-cycle schedule.
         weight_decay: of AdamW.
         warm_up: share of the steps in which the learning rate rises.
-        checks: how often the validation error is taken, in all.
+        checks: how often the validation error is taken, at most.
         patience: training stops when the validation error has not improved for this share of the checks.
         seed: draws the order of the batches.
 
@@ -89,9 +89,11 @@ class Examples:
     validation_distances: Float64[np.ndarray, " v"]
 
     def digest(self) -> str:
-        """A hash of the training pairs and distances."""
-        content = hashlib.sha256(np.ascontiguousarray(self.train_pairs).data)
-        content.update(np.ascontiguousarray(self.train_distances).data)
+        """A hash of everything here."""
+        content = hashlib.sha256()
+        for array in vars(self).values():
+            content.update(f"{array.shape}{array.dtype}".encode())
+            content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
 
@@ -129,7 +131,7 @@ def train(
     pairs = torch.from_numpy(examples.train_pairs).to(device)
     distances = torch.from_numpy(examples.train_distances).float().to(device)
     steps = settings.steps_for(len(pairs))
-    every = max(1, steps // settings.checks)
+    every = max(1, -(-steps // settings.checks))
     optimizer = torch.optim.AdamW(
         encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
@@ -154,7 +156,13 @@ def train(
         encoder.train()
         return math.sqrt(total / len(examples.validation_pairs))
 
-    state = _State(encoder, optimizer, checkpoint, {**asdict(settings), "examples": examples.digest()})
+    identity = {
+        **asdict(settings),
+        "loss": loss.__name__,
+        "encoder": {name: list(tensor.shape) for name, tensor in encoder.state_dict().items()},
+        "examples": examples.digest() if checkpoint else "",
+    }
+    state = _State(encoder, optimizer, checkpoint, identity)
     if not state.resume():
         state.check(0, validation_error())
     while state.step < steps and not state.stale(settings.patience * settings.checks):
@@ -215,6 +223,8 @@ class _State:
 
     def check(self, step: int, error: float) -> None:
         self.history.append((step, error))
+        if not self.history[:-1] and not math.isfinite(error):
+            raise SettingError("the encoder predicts no finite distance at the start; rescale the measures")
         if error < self.best_error:
             self.best_error, self.best_check, self.best = error, len(self.history), self._copy()
         if self.file:

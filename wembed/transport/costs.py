@@ -14,6 +14,7 @@ from wembed.measures import Measures
 __all__ = ["METRICS", "GroundCost"]
 
 METRICS = ("euclidean", "cityblock", "chebyshev", "great-circle", "great-circle-degrees")
+_MOST_AXES = 64  # of a multidimensional scaling
 _SMALL_ANGLE = np.deg2rad(10)  # turns that make other measures of the same kind
 _SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
 
@@ -227,6 +228,7 @@ def _classical_scaling(matrix: np.ndarray) -> Float64[np.ndarray, "s dim"]:
     gram = -0.5 * (centred - centred.mean(axis=1, keepdims=True))
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
     kept = values > 1e-6 * max(float(values[-1]), np.finfo(float).tiny)
+    kept[:-_MOST_AXES] = False
     if not kept.any():
         return np.zeros((len(matrix), 1))
     return np.ascontiguousarray((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1])

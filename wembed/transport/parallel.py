@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from wembed.errors import SettingError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
@@ -42,11 +43,12 @@ def exact_distances(
         W_p in the unit of the support. The values do not depend on the number of workers.
 
     Raises:
-        SettingError: pairs outside the measures, or a cost that does not fit them.
+        SettingError: pairs outside the measures, a cost that does not fit them, or no process.
         SolverError: a solution could not be certified.
     """
     cost = cost or GroundCost()
     cost.check(measures)
+    check_jobs(n_jobs)
     plan = PairPlan((Listed(listed_pairs(pairs, len(measures))),))
     boundaries = block_boundaries(measures, plan)
     distances = np.empty(len(plan))
@@ -57,6 +59,16 @@ def exact_distances(
         if progress:
             progress(done, len(plan))
     return distances
+
+
+def check_jobs(n_jobs: int) -> None:
+    """Refuse a number of processes that joblib would not take.
+
+    Raises:
+        SettingError: zero.
+    """
+    if n_jobs == 0:
+        raise SettingError("n_jobs=0 is no process; give a number, or -1 for one a core")
 
 
 def block_boundaries(measures: Measures, plan: PairPlan) -> Int64[np.ndarray, " blocks_plus_1"]:

@@ -11,7 +11,7 @@ from wembed.errors import ArtifactError, LockedError, SettingError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import Listed, PairPlan, Split, all_pairs, listed_pairs, split_pairs
-from wembed.transport.parallel import Progress, block_boundaries, solve_blocks
+from wembed.transport.parallel import Progress, block_boundaries, check_jobs, solve_blocks
 from wembed.transport.store import DistanceStore
 
 __all__ = ["precompute", "stored_split"]
@@ -54,6 +54,7 @@ def precompute(
     """
     cost = cost or GroundCost()
     cost.check(measures)
+    check_jobs(n_jobs)
     plan, recipe = _plan(len(measures), pairs, seed, validation, test)
     identity: dict[str, Any] = {
         "measures": measures.fingerprint,
@@ -79,10 +80,10 @@ def precompute(
         store = _opened(path, identity)
         boundaries = block_boundaries(measures, plan)
         store.mend(boundaries)
-        if store.complete:
-            return store
         if progress:
             progress(len(store), len(plan))
+        if store.complete:
+            return store
         for block, distances in solve_blocks(measures, plan, boundaries, store.missing(boundaries), cost, n_jobs):
             start = int(boundaries[block])
             store.add(start, plan.take(start, start + len(distances)), distances)
