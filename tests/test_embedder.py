@@ -1,6 +1,10 @@
 """Embedder: what its vectors promise, what it saves, what it refuses."""
 
+import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,17 +117,18 @@ def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: 
     np.testing.assert_array_equal(loaded.split_.test, fitted.split_.test)
     assert len(loaded.unseen(some_digits)) == len(fitted.split_.test)
     assert len(loaded.unseen(some_digits[:7])) == 7
-    assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", "weights.safetensors"}
+    (weights,) = (tmp_path / "model").glob("weights-*.safetensors")
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", weights.name}
 
 
 @pytest.mark.parametrize(
     ("metric", "order", "dim"),
-    [("euclidean", 1, 2), ("euclidean", 2, 1), ("cityblock", 1, 3), ("chebyshev", 2, 2), ("euclidean", 2, 9)],
+    [("euclidean", 1, 2), ("euclidean", 2, 1), ("cityblock", 1, 3), ("chebyshev", 2, 2), ("euclidean", 2, 4)],
 )
 def test_every_metric_fits_saves_and_predicts(metric: str, order: float, dim: int, tmp_path: Path) -> None:
     measures = clouds(60, dim)
     settings = TrainingSettings(steps=150)
-    embedder = Embedder(metric=metric, order=order, dim=16, pairs=700, training=settings, n_jobs=1).fit(measures)
+    embedder = Embedder(metric=metric, order=order, dim=64, pairs=700, training=settings, n_jobs=1).fit(measures)
     report = wembed.evaluate(embedder, clouds(30, dim, seed=1), pairs=200, queries=0, n_jobs=1)
     assert report.errors["wembed"].relative_error < 0.7 * report.errors["mean predictor"].relative_error
     embedder.save(tmp_path)
@@ -183,6 +188,63 @@ def test_digits_of_a_large_offset_survive(quick: TrainingSettings) -> None:
     assert np.abs(predicted / exact - 1).mean() < 0.3
 
 
+def test_a_cost_matrix_means_the_same_on_another_processor(tmp_path: Path) -> None:
+    rows, columns = np.divmod(np.arange(36), 6)
+    matrix = np.abs(rows[:, None] - rows) + np.abs(columns[:, None] - columns).astype(float)  # equal eigenvalues
+    measures = Measures.from_histograms(np.random.default_rng(0).exponential(size=(60, 36)), np.arange(36.0))
+    embedder = Embedder(matrix, 1, dim=8, pairs=300, training=TrainingSettings(steps=10), n_jobs=1).fit(measures)
+    embedder.save(tmp_path / "model")
+    measures.save(tmp_path / "measures")
+    script = (
+        "import sys, numpy, wembed; folder = sys.argv[1]; "
+        "vectors = wembed.load(folder + '/model').transform(wembed.Measures.load(folder + '/measures')); "
+        "numpy.save(folder + '/vectors.npy', vectors)"
+    )
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem"}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, env=environment)
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), embedder.transform(measures), atol=1e-3)
+
+
+@pytest.mark.parametrize("points", [np.zeros((1, 2)), np.zeros((3, 2)), np.array([[0.0, 0.0], [1.0, 0.0]])])
+def test_a_collection_of_one_measure_over_and_over_gives_finite_vectors(points: np.ndarray) -> None:
+    same = Measures.from_point_clouds([points] * 30)
+    embedder = Embedder(dim=8, pairs=100, training=TrainingSettings(steps=5), n_jobs=1).fit(same)
+    assert not embedder.pairwise(same).any()
+    other = Measures.from_point_clouds([np.random.default_rng(0).normal(size=(9, 2))])
+    assert np.isfinite(embedder.transform(other)).all()
+
+
+def test_twenty_measures_are_enough(tmp_path: Path) -> None:
+    measures = clouds(20, 2)
+    embedder = Embedder(dim=8, training=TrainingSettings(steps=5), n_jobs=1).fit(measures)
+    report = wembed.evaluate(embedder, embedder.unseen(measures), n_jobs=1)
+    assert report.pairs == 1
+    assert report.errors["wembed"].r2 is None
+    embedder.save(tmp_path)
+    assert wembed.load(tmp_path).errors_ == report.as_dict()
+
+
+def test_no_measure_has_no_vector(fitted: Embedder, some_digits: Measures) -> None:
+    assert fitted.transform(some_digits[:0]).shape == (0, 128)
+
+
+def test_parameters_set_after_the_fit_wait_for_the_next(some_digits: Measures, fitted: Embedder) -> None:
+    before = fitted.transform(some_digits[:5])
+    changed = copy.copy(fitted).set_params(dim=3, order=1)
+    np.testing.assert_array_equal(changed.transform(some_digits[:5]), before)
+    assert changed.cost == wembed.GroundCost("euclidean", 2)
+
+
+def test_an_unfinished_store_is_refused(some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wembed.transport import precompute as module
+
+    measures = some_digits[:60]
+    monkeypatch.setattr(module, "solve_blocks", lambda *_: iter(()))
+    store = wembed.precompute(measures, tmp_path / "store", pairs=100, n_jobs=1)
+    with pytest.raises(wembed.ArtifactError, match=r"holds 0 of \d+ pairs; run the same precompute again"):
+        Embedder().fit(measures, distances=store)
+
+
 def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> None:
     with pytest.raises(wembed.NotFittedError, match="call fit"):
         Embedder().transform(some_digits)
@@ -197,6 +259,9 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
         ({"metric": "magic"}, "unknown metric 'magic'"),
         ({"order": 0.5}, "order is 0.5"),
         ({"dim": 0}, "dim=0"),
+        ({"pairs": 0}, "pairs=0"),
+        ({"n_jobs": 0}, "n_jobs=0"),
+        ({"random_state": None}, "random_state=None"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"validation": 0.6, "test": 0.6}, "leave no measures"),
     ],
@@ -251,10 +316,18 @@ def test_a_damaged_model_is_refused(run_folder: Path, tmp_path: Path) -> None:
             (folder / file.name).write_bytes(file.read_bytes())
         return folder
 
-    flipped = bytearray((copied() / "weights.safetensors").read_bytes())
+    (weights,) = copied().glob("weights-*.safetensors")
+    flipped = bytearray(weights.read_bytes())
     flipped[-1] ^= 1
-    (tmp_path / "copy" / "weights.safetensors").write_bytes(flipped)
-    with pytest.raises(wembed.ArtifactError, match=r"weights\.safetensors is damaged"):
+    weights.write_bytes(flipped)
+    with pytest.raises(wembed.ArtifactError, match=r"safetensors is damaged"):
+        wembed.load(tmp_path / "copy")
+    weights.unlink()
+    with pytest.raises(wembed.ArtifactError, match=r"safetensors is gone"):
+        wembed.load(tmp_path / "copy")
+    text = (copied() / "model.json").read_text()
+    (tmp_path / "copy" / "model.json").write_text(text.replace('"unit": ', '"unit": 1'))
+    with pytest.raises(wembed.ArtifactError, match="its checksum is another"):
         wembed.load(tmp_path / "copy")
     (copied() / "model.json").write_text("{")
     with pytest.raises(wembed.ArtifactError, match=r"model\.json is damaged"):

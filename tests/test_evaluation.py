@@ -7,6 +7,7 @@ from scipy import stats
 import wembed
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
 from wembed.learning.evaluation import MEAN, Neighborhoods, score
+from wembed.transport.pairs import random_pairs
 
 
 def noisy(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -73,12 +74,13 @@ def test_a_report_scores_every_method_on_the_same_unseen_pairs(
     }
     report = wembed.evaluate(fitted, unseen, pairs=150, queries=3, others=others)
     assert set(report.errors) == {"wembed", "linear OT", "sliced", MEAN}
-    solved = wembed.exact_distances(unseen, [(0, 1)])
-    assert solved[0] > 0
     for name in ("wembed", "linear OT", "sliced"):
         assert report.errors[name].relative_error < 0.5 * report.errors[MEAN].relative_error
     assert report.errors[MEAN].recall_at_10 == pytest.approx(10 / 29)
-    assert len(report.exact) == len(report.predicted) == report.pairs == 150
+    assert report.pairs == 150
+    drawn = random_pairs(np.arange(len(unseen)), 150, np.random.default_rng(0)).pairs
+    np.testing.assert_array_equal(report.exact, wembed.exact_distances(unseen, drawn))
+    np.testing.assert_allclose(report.predicted, fitted.distance(unseen[drawn[:, 0]], unseen[drawn[:, 1]]), rtol=1e-5)
     assert fitted.errors_ == report.as_dict()
     assert {"exact", "predicted"}.isdisjoint(report.as_dict())
 
@@ -89,6 +91,20 @@ def test_linear_ot_is_exact_for_translates() -> None:
     baseline = LinearOT(8).fit(measures, np.array([[0, 2]]), wembed.exact_distances(measures, [(0, 2)]))
     vectors = baseline.transform(measures)
     assert np.linalg.norm(vectors[0] - vectors[1]) == pytest.approx(5, rel=1e-5)
+
+
+def test_recall_is_looked_for_among_a_bounded_number(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
+    report = wembed.evaluate(fitted, some_digits, pairs=3, queries=2, candidates=25)
+    assert (report.queries, report.candidates) == (2, 25)
+    assert report.errors[MEAN].recall_at_10 == pytest.approx(10 / 24)
+
+
+@pytest.mark.parametrize("wrong", [{"pairs": 0}, {"queries": -1}, {"seed": -1}, {"candidates": 0}])
+def test_counts_below_the_least_are_refused(
+    wrong: dict[str, int], fitted: wembed.Embedder, some_digits: wembed.Measures
+) -> None:
+    with pytest.raises(wembed.SettingError, match="no negative number"):
+        wembed.evaluate(fitted, some_digits[:20], **wrong)
 
 
 def test_one_measure_cannot_be_evaluated(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:

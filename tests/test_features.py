@@ -89,6 +89,23 @@ def test_features_do_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(features(measures)[17:19], features(measures[17:19]))
 
 
+def test_a_block_is_never_wider_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    measures = Measures.from_point_clouds([rng.normal(size=(n, 2)) for n in [1] * 200 + [3000] * 5 + [2] * 50])
+    features = sliced(2)
+    whole = features(measures)
+    widths: list[int] = []
+
+    def spied(self: SlicedQuantiles, block: Measures) -> np.ndarray:
+        widths.append(len(block) * int(block.sizes.max()))
+        return honest(self, block)
+
+    honest = SlicedQuantiles._block
+    monkeypatch.setattr(SlicedQuantiles, "_block", spied)
+    np.testing.assert_array_equal(features(measures), whole)
+    assert max(widths) * len(features.directions) <= 131_072
+
+
 def test_on_the_line_feature_distance_is_w2_of_the_centred_measures() -> None:
     rng = np.random.default_rng(2)
     points = [rng.normal(size=(64, 1)) * s for s in (1.0, 2.0)]

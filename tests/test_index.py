@@ -26,8 +26,9 @@ def test_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :7], rtol=1e-5)
 
 
-def test_ties_go_to_the_earlier_place() -> None:
-    vectors = np.zeros((6, 2), dtype=np.float32)
+def test_ties_go_to_the_earlier_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 300)
+    vectors = np.zeros((1_000, 2), dtype=np.float32)
     ids, _ = nearest(vectors[:1], vectors, 3)
     assert ids.tolist() == [[0, 1, 2]]
 
@@ -80,7 +81,31 @@ def test_an_index_with_another_model_is_refused(
         wembed.Index.load(tmp_path / "index")
 
 
+def test_saving_again_replaces_the_index_whole(
+    index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path
+) -> None:
+    index.save(tmp_path / "index")
+    loaded = wembed.Index.load(tmp_path / "index")
+    smaller = wembed.Index(loaded.embedder, loaded.measures[:50])
+    smaller.save(tmp_path / "index")
+    assert len(wembed.Index.load(tmp_path / "index")) == 50
+    assert [folder.name for folder in tmp_path.iterdir()] == ["index"]
+
+
+def test_swapped_measures_are_refused(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    some_digits[::-1].save(tmp_path / "index" / "measures")
+    with pytest.raises(wembed.ArtifactError, match="other measures"):
+        wembed.Index.load(tmp_path / "index").query(some_digits[:1], k=2, rerank=4)
+
+
 def test_damage_is_refused(index: wembed.Index, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    flipped = bytearray((tmp_path / "index" / "vectors.npy").read_bytes())
+    flipped[-3] ^= 1
+    (tmp_path / "index" / "vectors.npy").write_bytes(flipped)
+    with pytest.raises(wembed.ArtifactError, match=r"vectors\.npy is damaged"):
+        wembed.Index.load(tmp_path / "index")
     index.save(tmp_path / "index")
     vectors = (tmp_path / "index" / "vectors.npy").read_bytes()
     (tmp_path / "index" / "vectors.npy").write_bytes(vectors[:5000])

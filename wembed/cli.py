@@ -128,6 +128,7 @@ def fit(
     with bar(True, "exact distances", unit="pairs") as show:
         store = run(measures, out / "distances", _pairs(pairs), cost, jobs, seed, progress=show)
     embedder.fit(measures, distances=store, checkpoint=out / "training.safetensors")
+    embedder.save(out / "model")
     unseen = measures[embedder.split_.test]
     with bar(True, "unseen measures", unit="pairs") as show:
         report = evaluate(embedder, unseen, n_jobs=jobs, seed=seed, progress=show)
@@ -153,14 +154,16 @@ def evaluate(
     from wembed.pictures import draw_scatter
     from wembed.progress import bar
 
+    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
+        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
     embedder, measures = _load(model), _read(data, support)
     unseen = embedder.unseen(measures)
     with bar(True, "unseen measures", unit="pairs") as show:
         report = run(embedder, unseen, pairs, seed, queries=queries, n_jobs=jobs, progress=show)
     if as_json:
-        print(json.dumps(report.as_dict(), indent=1))
+        print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:
-        _table(report)
+        _table(report, "unseen measures" if len(unseen) < len(measures) else f"measures of {data}")
     if picture is not None:
         draw_scatter(report, picture)
 
@@ -175,8 +178,8 @@ def embed(
     """Write the vector of each measure to a .npy file."""
     import numpy as np
 
-    if out.suffix != ".npy":
-        raise SettingError(f"{out} does not end in .npy, which is the format that vectors are written in")
+    if out.suffix != ".npy" or not out.parent.is_dir():
+        raise SettingError(f"{out}: give a file that ends in .npy, in a folder that is there")
     vectors = _load(model).transform(_read(data, support))
     np.save(out, vectors)
     _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
@@ -261,10 +264,12 @@ def main() -> NoReturn:
         app()
     except WembedError as error:
         _fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
-        _say("Interrupted; what was solved is kept, and the same command goes on from there.")
+        _say("Interrupted. Distances that precompute, fit or quickstart had solved are kept: the same command goes on.")
         sys.exit(130)
     sys.exit(0)
 
@@ -316,12 +321,12 @@ def _pairs(pairs: str) -> "int | str":
         raise SettingError(f"--pairs {pairs}: give a number of pairs, or 'all'") from error
 
 
-def _table(report: "Report") -> None:
+def _table(report: "Report", which: str = "unseen measures") -> None:
     from rich.console import Console
     from rich.table import Table
 
     power = f"W_{report.order:g}^{report.order:g}"
-    table = Table(title=f"{report.pairs:,} pairs of {report.measures:,} unseen measures", title_justify="left")
+    table = Table(title=f"{report.pairs:,} pairs of {report.measures:,} {which}", title_justify="left")
     table.add_column("", no_wrap=True)
     for name in report.errors:
         table.add_column(name, justify="right")

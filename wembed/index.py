@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from wembed.transport.store import write_atomically
 __all__ = ["Index", "Neighbors"]
 
 _FORMAT = 1
-_BLOCK = 1 << 16  # vectors looked at in one go, for any number of queries up to _QUERIES
+_BLOCK = 1 << 14  # vectors looked at in one go, for any number of queries up to _QUERIES
 _QUERIES = 256
 
 
@@ -50,6 +51,7 @@ class Index:
         self.embedder = embedder
         self.measures = measures
         self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
+        self._expected_measures = measures.fingerprint
 
     def __len__(self) -> int:
         return len(self.measures)
@@ -83,6 +85,8 @@ class Index:
     def _exact(
         self, queries: Measures, ids: np.ndarray, n_jobs: int, progress: Progress | None
     ) -> Float64[np.ndarray, "q k"]:
+        if self._expected_measures != self.measures.fingerprint:
+            raise ArtifactError("the index was made of other measures than lie in its folder; make it again")
         candidates, place = np.unique(ids, return_inverse=True)
         together = Measures.concatenate([queries, self.measures[candidates]])
         rows = np.repeat(np.arange(len(queries)), ids.shape[1])
@@ -90,22 +94,34 @@ class Index:
         return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress).reshape(ids.shape)
 
     def save(self, folder: "str | Path") -> None:
-        """Write vectors, measures and model into a folder; `Index.load` maps them into memory."""
-        folder = Path(folder)
+        """Write vectors, measures and model into a folder; `Index.load` maps them into memory.
+
+        An index that is there already is replaced as a whole, once the new one is complete.
+        """
+        target = Path(folder)
+        folder = target.with_name(target.name + ".part")
+        shutil.rmtree(folder, ignore_errors=True)
         self.embedder.save(folder / "model")
         self.measures.save(folder / "measures")
-        part = folder / "vectors.part.npy"
-        np.save(part, self.vectors)
-        part.replace(folder / "vectors.npy")
+        np.save(folder / "vectors.npy", self.vectors)
         header = {
             "kind": "index",
             "format": _FORMAT,
             "count": len(self),
             "dim": self.vectors.shape[1],
             "model_sha256": _model_hash(folder / "model"),
+            "vectors_sha256": _file_hash(folder / "vectors.npy"),
             "measures": self.measures.fingerprint,
         }
         write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
+        if target.exists():
+            old = target.with_name(target.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            folder.rename(target)
+            shutil.rmtree(old)
+        else:
+            folder.rename(target)
 
     @classmethod
     def load(cls, folder: "str | Path") -> "Index":
@@ -128,6 +144,11 @@ class Index:
                 raise ArtifactError(f"{folder} holds format {header['format']} of a {header['kind']}")
             if _model_hash(folder / "model") != header["model_sha256"]:
                 raise ArtifactError(f"{folder / 'model'} is not the model this index was made with")
+            if _file_hash(folder / "vectors.npy") != header["vectors_sha256"]:
+                raise ArtifactError(
+                    f"{folder / 'vectors.npy'} is damaged: its checksum is another; make the index again"
+                )
+            index._expected_measures = header["measures"]
             index.embedder = load(folder / "model")
             index.measures = Measures.load(folder / "measures")
             index.vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -149,19 +170,23 @@ def nearest(
     distances = np.empty((len(queries), k))
     for start in range(0, len(queries), _QUERIES):
         asking = queries[start : start + _QUERIES]
-        best_ids = np.empty((len(asking), 0), dtype=np.int64)
-        best = np.empty((len(asking), 0), dtype=np.float32)
+        best = np.empty((len(asking), 0), dtype=np.uint64)
         for begin in range(0, len(vectors), _BLOCK):
             found = distances_between(asking, np.asarray(vectors[begin : begin + _BLOCK]))
-            places = np.broadcast_to(np.arange(begin, begin + found.shape[1]), found.shape)
-            best, best_ids = np.concatenate([best, found], axis=1), np.concatenate([best_ids, places], axis=1)
-            if best.shape[1] > k:
-                kept = np.argpartition(best, k - 1, axis=1)[:, :k]
-                best, best_ids = np.take_along_axis(best, kept, axis=1), np.take_along_axis(best_ids, kept, axis=1)
-        order = np.lexsort((best_ids, best), axis=1)
-        ids[start : start + len(asking)] = np.take_along_axis(best_ids, order, axis=1)
-        distances[start : start + len(asking)] = np.take_along_axis(best, order, axis=1)
+            # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
+            keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
+            keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
+            if keys.shape[1] > k:
+                keys = np.partition(keys, k - 1, axis=1)[:, :k]
+            best = np.sort(np.concatenate([best, keys], axis=1), axis=1)[:, :k]
+        ids[start : start + len(asking)] = best & np.uint64(0xFFFFFFFF)
+        distances[start : start + len(asking)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
     return ids, distances
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _model_hash(folder: Path) -> str:
