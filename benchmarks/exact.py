@@ -3,6 +3,7 @@
 import os
 
 os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # a core is one thread, that of the linear algebra included
 
 from functools import partial
 
