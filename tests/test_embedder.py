@@ -261,7 +261,7 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
         ({"dim": 0}, "dim=0"),
         ({"pairs": 0}, "pairs=0"),
         ({"n_jobs": 0}, "n_jobs=0"),
-        ({"random_state": None}, "random_state=None"),
+        ({"random_state": -1}, "seed=-1"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"validation": 0.6, "test": 0.6}, "leave no measures"),
     ],

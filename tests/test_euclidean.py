@@ -17,10 +17,11 @@ def test_distances_are_those_of_scipy() -> None:
     np.testing.assert_allclose(distances_between(x, y), cdist(x, y), rtol=1e-5)
 
 
-def test_blocks_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_do_not_change_the_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = vectors(70), vectors(90, seed=1)
     whole = distances_between(x, y)
-    monkeypatch.setattr(euclidean, "_BLOCK", 200)
+    monkeypatch.setattr(euclidean, "_TILE", (16, 7))
+    monkeypatch.setattr(euclidean, "_PAIRS", 3)
     np.testing.assert_allclose(distances_between(x, y), whole, rtol=1e-6)
 
 

@@ -85,9 +85,9 @@ def precompute(
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
 
-    measures = _read(data, support)
+    measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
     with bar(True, "exact distances", unit="pairs") as show:
-        store = run(measures, out, _pairs(pairs), _cost(metric, order), jobs, seed, progress=show)
+        store = run(measures, out, wanted, cost, jobs, seed, progress=show)
     _say(f"{len(store):,} exact distances in {out}")
 
 
@@ -112,7 +112,7 @@ def fit(
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
 
-    measures, cost = _read(data, support), _cost(metric, order)
+    measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
     embedder = Embedder(
         metric=cost.metric,
         order=order,
@@ -126,7 +126,7 @@ def fit(
     )
     embedder.check(measures)
     with bar(True, "exact distances", unit="pairs") as show:
-        store = run(measures, out / "distances", _pairs(pairs), cost, jobs, seed, progress=show)
+        store = run(measures, out / "distances", wanted, cost, jobs, seed, progress=show)
     embedder.fit(measures, distances=store, checkpoint=out / "training.safetensors")
     embedder.save(out / "model")
     unseen = measures[embedder.split_.test]
@@ -268,9 +268,11 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
-        _say("Interrupted. Distances that precompute, fit or quickstart had solved are kept: the same command goes on.")
-        sys.exit(130)
+    except SystemExit as stopped:  # typer ends every command so; an interruption with 130, or 1 in older versions
+        if stopped.code in (1, 130):
+            _say("Distances that precompute, fit or quickstart had solved are kept: the same command goes on.")
+            sys.exit(130)
+        sys.exit(stopped.code)
     sys.exit(0)
 
 

@@ -1,20 +1,13 @@
 """Euclidean distances between blocks of vectors, at the speed of a matrix product."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float32
 
-__all__ = ["blocks", "distances_between", "paired_distances"]
+__all__ = ["distances_between", "paired_distances"]
 
-_BLOCK = 1 << 20  # distances in one block
+_TILE = (1024, 512)  # distances that stay in the cache between the product and the root
+_PAIRS = 1 << 14  # distances taken again from the differences in one go
 _CANCELLED = 1e-3  # squared distances below this share of the squared norms have lost digits in the product
-
-
-def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Runs of rows whose distances to all columns make one block."""
-    step = max(1, _BLOCK // max(columns, 1))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, " n"]:
@@ -31,7 +24,7 @@ def distances_between(
     y: Float32[np.ndarray, "m dim"],
     out: Float32[np.ndarray, "n m"] | None = None,
 ) -> Float32[np.ndarray, "n m"]:
-    """Distance of each row of x to each row of y, a block of rows at a time.
+    """Distance of each row of x to each row of y, a tile at a time.
 
     |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is one matrix product of vectors lengthened by two; the few entries in which it
     cancels are taken again from the differences, so that a distance near 0 is as precise as any.
@@ -47,17 +40,22 @@ def distances_between(
     x_norms, y_norms = np.einsum("nd,nd->n", x, x), np.einsum("nd,nd->n", y, y)
     ones = np.ones((max(len(x), len(y)), 1), dtype=np.float32)
     left = np.concatenate([-2 * x, x_norms[:, None], ones[: len(x)]], axis=1)
-    right = np.concatenate([y, ones[: len(y)], y_norms[:, None]], axis=1).T
-    largest = float(y_norms.max(initial=0.0))
-    for block in blocks(len(x), len(y)):
-        squared = np.matmul(left[block], right, out=distances[block])
-        suspects = squared < _CANCELLED * (x_norms[block, None] + largest)
-        row, column = np.nonzero(suspects)
-        for start in range(0, len(row), _BLOCK // 64):
-            part = slice(start, start + _BLOCK // 64)
-            difference = x[block][row[part]] - y[column[part]]
-            squared[row[part], column[part]] = np.einsum("nd,nd->n", difference, difference)
-        np.sqrt(squared, out=squared)
+    right = np.concatenate([y, ones[: len(y)], y_norms[:, None]], axis=1)
+    cancelled = _CANCELLED * (x_norms + float(y_norms.max(initial=0.0)))
+    memory = np.empty(_TILE[0] * _TILE[1], dtype=np.float32)
+    for top in range(0, len(x), _TILE[0]):
+        for first in range(0, len(y), _TILE[1]):
+            rows, columns = left[top : top + _TILE[0]], right[first : first + _TILE[1]]
+            squared = memory[: len(rows) * len(columns)].reshape(len(rows), len(columns))
+            np.matmul(rows, columns.T, out=squared)
+            suspect = np.flatnonzero(squared.min(axis=1) < cancelled[top : top + len(rows)])
+            row, column = np.nonzero(squared[suspect] < cancelled[top + suspect, None])
+            row = suspect[row]
+            for start in range(0, len(row), _PAIRS):
+                i, j = row[start : start + _PAIRS], column[start : start + _PAIRS]
+                difference = x[top + i] - y[first + j]
+                squared[i, j] = np.einsum("nd,nd->n", difference, difference)
+            np.sqrt(squared, out=distances[top : top + len(rows), first : first + len(columns)])
     return distances
 
 

@@ -37,6 +37,15 @@ def bar(visible: bool, what: str, unit: str) -> Iterator[Callable[[int, int], No
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        progress.start()  # not before there is something to show, so that an error comes alone
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        if progress.live.is_started:
+            progress.stop()

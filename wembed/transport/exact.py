@@ -17,6 +17,7 @@ __all__ = ["Transport", "distance_1d", "solve", "solve_pairs"]
 
 TOLERANCE = 1e-9  # largest certified error of a scaled cost, in units of the largest ground cost
 _SMALLEST_DISTANCE = 1e-7  # in units of the largest ground distance: W_p need not be known more finely
+_ASSIGNED = 64  # atoms up to which an assignment is the faster way between equal masses, in every case measured
 _MAX_ITERATIONS = 1_000_000_000
 
 # (cost, source potential, target potential, coupling, whether the solver reports an optimum)
@@ -92,13 +93,14 @@ def solve_pairs(measures: Measures, pairs: Int64[np.ndarray, "k 2"], cost: Groun
         if i == j:
             continue
         (x, _, a), (_, y, b) = prepared(i), prepared(j)
+        alike = len(a) == len(b) <= _ASSIGNED and a[0] == b[0] and bool((a == a[0]).all() and (b == a[0]).all())
         try:
             if on_a_line:
                 distances[row] = distance_1d(x[:, 0], a, y[:, 0], b, cost.order)
             else:
                 out = memory.shaped((len(a), len(b)))
                 matrix, unit = (np.matmul(x, y.T, out=out), 1.0) if on_a_grid else cost.powers(x, y, out=out)
-                value, _, _ = _certified(a, b, matrix, cost.order)
+                value = _assigned(matrix) if alike else _certified(a, b, matrix, cost.order)[0]
                 distances[row] = cost.root(value, unit)
             if not np.isfinite(distances[row]):
                 raise SolverError("the points are too far apart for a floating-point number; rescale them")
@@ -153,6 +155,16 @@ def distance_1d(
 def shuffled(count: int) -> Int64[np.ndarray, " count"]:
     """A fixed random order of `count` atoms: the network simplex needs fewer pivots than in raster order."""
     return np.random.default_rng(count).permutation(count)
+
+
+def _assigned(cost: np.ndarray) -> float:
+    """Optimal value between equal numbers of equal masses: an assignment, by Birkhoff's theorem (Birkhoff 1946).
+
+    SciPy's shortest augmenting paths end at the optimum or not at all; its sum has no rounded masses in it.
+    """
+    from scipy.optimize import linear_sum_assignment  # imported late: SciPy doubles the import time of wembed
+
+    return float(cost[linear_sum_assignment(cost)].mean())
 
 
 def _certified(a: np.ndarray, b: np.ndarray, cost: np.ndarray, order: float) -> tuple[float, np.ndarray, float]:
