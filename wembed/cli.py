@@ -344,8 +344,8 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
     row("recall@10", "recall_at_10", ".3f")
-    row("predicted/exact, 1st percentile", "ratio_p01", ".3f")
-    row("predicted/exact, 99th percentile", "ratio_p99", ".3f")
+    row("predicted/exact at 1 %", "ratio_p01", ".3f")
+    row("predicted/exact at 99 %", "ratio_p99", ".3f")
     console = Console(stderr=True)
     console.print(table)
     console.print(

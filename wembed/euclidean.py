@@ -6,6 +6,7 @@ from jaxtyping import Float32
 __all__ = ["distances_between", "paired_distances"]
 
 _TILE = (1024, 512)  # distances that stay in the cache between the product and the root
+_ROWS = 1024  # pairs of vectors looked at in one go
 _PAIRS = 1 << 14  # distances taken again from the differences in one go
 _CANCELLED = 1e-3  # squared distances below this share of the squared norms have lost digits in the product
 
@@ -15,8 +16,11 @@ def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n 
     unit = _unit(x, y)
     if unit != 1:
         return paired_distances(x / unit, y / unit) * unit
-    difference = x - y
-    return np.asarray(np.sqrt(np.einsum("nd,nd->n", difference, difference)))
+    squared = np.empty(len(x), dtype=np.float32)
+    for start in range(0, len(x), _ROWS):
+        difference = x[start : start + _ROWS] - y[start : start + _ROWS]
+        np.einsum("nd,nd->n", difference, difference, out=squared[start : start + _ROWS])
+    return np.sqrt(squared, out=squared)
 
 
 def distances_between(
@@ -61,5 +65,5 @@ def distances_between(
 
 def _unit(x: np.ndarray, y: np.ndarray) -> np.float32:
     """What to divide by before squaring: 1, but for vectors whose squares float32 cannot hold."""
-    largest = max(float(np.abs(x).max(initial=0.0)), float(np.abs(y).max(initial=0.0)))
+    largest = max(abs(float(end)) for v in (x, y) for end in (v.min(initial=0.0), v.max(initial=0.0)))
     return np.float32(1 if largest == 0 or 1e-12 < largest < 1e15 else largest)
