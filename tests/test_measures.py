@@ -552,3 +552,9 @@ def test_a_pickle_is_never_loaded(folder):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ReadError, match="nowhere"):
         Measures.load(tmp_path / "nowhere")
+
+
+def test_a_collection_shows_itself_in_one_line():
+    images = Measures.from_images(np.ones((3, 2, 2)))
+    assert repr(images) == "Measures(3 images (2, 2), 12 atoms, dimension 2)"
+    assert "point clouds" in repr(Measures.from_point_clouds([np.ones((2, 3))]))

@@ -41,7 +41,10 @@ Metric = Annotated[
 Order = Annotated[float, typer.Option(help="p of W_p.")]
 Jobs = Annotated[int, typer.Option(help="Processes for exact solves; -1 for one a core.")]
 Seed = Annotated[int, typer.Option(help="Draws the split, the pairs and the training.")]
-Pairs = Annotated[str, typer.Option(help="How many exact pairs to solve, or 'all'.")]
+Pairs = Annotated[
+    str,
+    typer.Option(help="About how many exact pairs to solve, in whole cliques within each part of the split; or 'all'."),
+]
 
 
 @app.command()
@@ -189,7 +192,7 @@ def embed(
 def distance(
     model: Model,
     a: Annotated[Path, typer.Argument(help="Measures.")],
-    b: Annotated[Path, typer.Argument(help="As many measures, or a single one, in the same order.")],
+    b: Annotated[Path, typer.Argument(help="As many measures as A holds, or a single one.")],
     exact: Annotated[bool, typer.Option("--exact", help="Solve the pairs exactly as well.")] = False,
     jobs: Jobs = -1,
     support: Support = None,
@@ -264,14 +267,11 @@ def main() -> NoReturn:
         app()
     except WembedError as error:
         _fail(str(error))
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except SystemExit as stopped:  # typer ends every command so; an interruption with 130, or 1 in older versions
-        if stopped.code in (1, 130):
+    except SystemExit as stopped:  # typer ends every command so, an interrupted one with 130
+        if stopped.code == 130:
             _say("Distances that precompute, fit or quickstart had solved are kept: the same command goes on.")
-            sys.exit(130)
         sys.exit(stopped.code)
     sys.exit(0)
 

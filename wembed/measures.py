@@ -31,7 +31,7 @@ class Measure:
     weights: Float64[np.ndarray, " atoms"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Measures:
     """A collection of discrete measures, stored ragged.
 
@@ -190,6 +190,10 @@ class Measures:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        kind = "point clouds" if self.atoms is None else "histograms" if self.grid is None else f"images {self.grid}"
+        return f"Measures({len(self):,} {kind}, {len(self.weights):,} atoms, dimension {self.dim})"
 
     def __iter__(self) -> Iterator[Measure]:
         return (self[i] for i in range(len(self)))

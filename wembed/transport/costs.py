@@ -19,7 +19,7 @@ _SMALL_ANGLE = np.deg2rad(10)  # turns that make other measures of the same kind
 _SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroundCost:
     """A metric on points and an order p: together they define W_p, in the unit of the metric.
 
@@ -61,6 +61,10 @@ class GroundCost:
         if not (np.isfinite(order) and order >= 1):
             raise SettingError(f"the order is {self.order}; W_p is a distance for a finite p >= 1")
         object.__setattr__(self, "order", order)
+
+    def __repr__(self) -> str:
+        metric = repr(self.metric) if isinstance(self.metric, str) else f"a matrix {self.metric.shape}"
+        return f"GroundCost({metric}, order={self.order:g})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GroundCost) and self.as_dict() == other.as_dict()
