@@ -6,7 +6,7 @@ from scipy import stats
 
 import wembed
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
-from wembed.learning.evaluation import MEAN, Neighborhoods, score
+from wembed.learning.evaluation import MEAN, Neighborhoods, compare, score
 from wembed.transport.pairs import random_pairs
 
 
@@ -110,3 +110,18 @@ def test_counts_below_the_least_are_refused(
 def test_one_measure_cannot_be_evaluated(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
     with pytest.raises(wembed.SettingError, match="at least two"):
         wembed.evaluate(fitted, some_digits[[0]])
+
+
+def test_an_exact_embedding_finds_all_neighbours_among_drawn_candidates() -> None:
+    places = np.random.default_rng(0).normal(size=(80, 1, 1))
+    diracs = wembed.Measures.from_point_clouds(list(places))
+
+    class Places:
+        def transform(self, measures: wembed.Measures) -> np.ndarray:
+            return measures.centroids().astype(np.float32)
+
+    report = compare(
+        Places(), diracs, 10, cost=wembed.GroundCost(), mean_distance=1.0, queries=5, candidates=30, n_jobs=1
+    )
+    assert report.errors["wembed"].recall_at_10 == 1.0
+    assert report.errors["wembed"].relative_error < 1e-5

@@ -173,7 +173,7 @@ def compare(
         measures, listed.pairs, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
     )
     hoods = Neighborhoods.solve(
-        measures,
+        measures[pool],
         asking,
         cost,
         n_jobs,
