@@ -116,7 +116,12 @@ def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: 
     assert loaded.mean_distance_ == fitted.mean_distance_
     np.testing.assert_array_equal(loaded.split_.test, fitted.split_.test)
     assert len(loaded.unseen(some_digits)) == len(fitted.split_.test)
-    assert len(loaded.unseen(some_digits[:7])) == 7
+    fresh = np.intersect1d(np.arange(100), fitted.split_.test)
+    assert len(loaded.unseen(some_digits[:100])) == len(fresh)
+    other = Measures.concatenate([some_digits[fitted.split_.train[:3]], clouds(5, 2)])
+    assert loaded.unseen(other).fingerprint == other[3:].fingerprint
+    with pytest.raises(wembed.SettingError, match="fitted on all of these 4 measures"):
+        loaded.unseen(some_digits[fitted.split_.train[:4]])
     (weights,) = (tmp_path / "model").glob("weights-*.safetensors")
     assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", weights.name}
 
@@ -228,11 +233,33 @@ def test_no_measure_has_no_vector(fitted: Embedder, some_digits: Measures) -> No
     assert fitted.transform(some_digits[:0]).shape == (0, 128)
 
 
-def test_parameters_set_after_the_fit_wait_for_the_next(some_digits: Measures, fitted: Embedder) -> None:
+def test_parameters_set_after_the_fit_wait_for_the_next(
+    some_digits: Measures, fitted: Embedder, tmp_path: Path
+) -> None:
     before = fitted.transform(some_digits[:5])
     changed = copy.copy(fitted).set_params(dim=3, order=1)
     np.testing.assert_array_equal(changed.transform(some_digits[:5]), before)
     assert changed.cost == wembed.GroundCost("euclidean", 2)
+    changed.save(tmp_path)
+    loaded = wembed.load(tmp_path)
+    assert (loaded.dim, loaded.order) == (fitted.dim, 2)
+    np.testing.assert_array_equal(loaded.transform(some_digits[:5]), before)
+
+
+def test_test_pairs_of_the_store_are_not_solved_again(
+    fitted: Embedder, some_digits: Measures, digit_store: wembed.DistanceStore
+) -> None:
+    unseen = some_digits[fitted.split_.test]
+    held = np.isin(digit_store.pairs, fitted.split_.test).all(axis=1)
+    embedder = copy.copy(fitted)
+    report = wembed.evaluate(embedder, unseen, pairs=int(held.sum()), queries=0, distances=digit_store, n_jobs=1)
+    np.testing.assert_array_equal(report.exact, digit_store.distances[held])
+    pairs = np.searchsorted(fitted.split_.test, digit_store.pairs[held])
+    np.testing.assert_allclose(report.exact, wembed.exact_distances(unseen, pairs, n_jobs=1), rtol=1e-12)
+    more = wembed.evaluate(embedder, unseen, pairs=int(held.sum()) + 9, queries=0, distances=digit_store, n_jobs=1)
+    assert more.pairs == report.pairs + 9
+    with pytest.raises(wembed.ArtifactError, match="was fitted with"):
+        wembed.evaluate(embedder, unseen[:-1], distances=digit_store)
 
 
 def test_an_unfinished_store_is_refused(some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

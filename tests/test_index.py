@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import wembed
 from wembed import index as module
@@ -71,12 +72,43 @@ def test_a_saved_index_answers_the_same_from_memory_maps(
     )
 
 
+def content(folder: Path) -> Path:
+    """The one subfolder with the files of an index."""
+    (only,) = folder.glob("content-*")
+    return only
+
+
+def test_an_interrupted_save_leaves_the_old_index_whole(
+    index: wembed.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.save(tmp_path / "index")
+    smaller = wembed.Index(index.embedder, index.measures[:50])
+    with monkeypatch.context() as patched:
+        patched.setattr("wembed.index.write_atomically", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            smaller.save(tmp_path / "index")
+    assert len(wembed.Index.load(tmp_path / "index")) == len(index)
+    smaller.save(tmp_path / "index")
+    assert len(wembed.Index.load(tmp_path / "index")) == 50
+    content(tmp_path / "index")  # what the interrupted one left behind is gone
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_two_writers_of_one_index_do_not_mix(index: wembed.Index, tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    with FileLock(tmp_path / "index" / ".lock"), pytest.raises(wembed.LockedError, match="another process"):
+        index.save(tmp_path / "index")
+
+
 def test_an_index_with_another_model_is_refused(
     index: wembed.Index, some_digits: wembed.Measures, digit_store: wembed.DistanceStore, tmp_path: Path
 ) -> None:
     index.save(tmp_path / "index")
     other = wembed.Embedder(random_state=1, training=wembed.TrainingSettings(steps=2))
-    other.fit(some_digits, distances=digit_store).save(tmp_path / "index" / "model")
+    other.fit(some_digits, distances=digit_store).save(content(tmp_path / "index") / "model")
     with pytest.raises(wembed.ArtifactError, match="not the model this index was made with"):
         wembed.Index.load(tmp_path / "index")
 
@@ -94,21 +126,21 @@ def test_saving_again_replaces_the_index_whole(
 
 def test_swapped_measures_are_refused(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
-    some_digits[::-1].save(tmp_path / "index" / "measures")
+    some_digits[::-1].save(content(tmp_path / "index") / "measures")
     with pytest.raises(wembed.ArtifactError, match="other measures"):
         wembed.Index.load(tmp_path / "index").query(some_digits[:1], k=2, rerank=4)
 
 
 def test_damage_is_refused(index: wembed.Index, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
-    flipped = bytearray((tmp_path / "index" / "vectors.npy").read_bytes())
+    flipped = bytearray((content(tmp_path / "index") / "vectors.npy").read_bytes())
     flipped[-3] ^= 1
-    (tmp_path / "index" / "vectors.npy").write_bytes(flipped)
+    (content(tmp_path / "index") / "vectors.npy").write_bytes(flipped)
     with pytest.raises(wembed.ArtifactError, match=r"vectors\.npy is damaged"):
         wembed.Index.load(tmp_path / "index")
     index.save(tmp_path / "index")
-    vectors = (tmp_path / "index" / "vectors.npy").read_bytes()
-    (tmp_path / "index" / "vectors.npy").write_bytes(vectors[:5000])
+    vectors = (content(tmp_path / "index") / "vectors.npy").read_bytes()
+    (content(tmp_path / "index") / "vectors.npy").write_bytes(vectors[:5000])
     with pytest.raises(wembed.ArtifactError, match="damaged"):
         wembed.Index.load(tmp_path / "index")
     (tmp_path / "index" / "index.json").write_text("{")

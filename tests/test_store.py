@@ -123,6 +123,24 @@ def test_many_small_shards_are_merged_and_keep_their_content(tmp_path, order):
     assert {file.name for file in shards(tmp_path)} == {s["file"] for s in DistanceStore(tmp_path).manifest["shards"]}
 
 
+def test_shards_of_very_different_sizes_are_merged(tmp_path):
+    sizes = [1, 40] * 60
+    fill(tmp_path, sum(sizes), np.cumsum(sizes)[:-1].tolist())
+    assert_holds(DistanceStore(tmp_path), sum(sizes))
+    assert len(shards(tmp_path)) < 60
+
+
+def test_a_store_that_was_merged_while_it_was_read_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_MERGE", 3)
+    store = fill(tmp_path, 20, [10])
+    reader = DistanceStore(tmp_path)
+    store.manifest["pairs"] = 30
+    pairs, distances = plan_of(30)
+    store.add(20, pairs[20:], distances[20:])
+    with pytest.raises(ArtifactError, match="written to while it was read; open it again"):
+        list(reader.batches())
+
+
 def test_shards_apart_are_not_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "_MERGE", 3)
     store = DistanceStore.create(tmp_path, {"pairs": 100})

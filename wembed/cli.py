@@ -134,7 +134,7 @@ def fit(
     embedder.save(out / "model")
     unseen = measures[embedder.split_.test]
     with bar(True, "unseen measures", unit="pairs") as show:
-        report = evaluate(embedder, unseen, n_jobs=jobs, seed=seed, progress=show)
+        report = evaluate(embedder, unseen, seed=seed, distances=store, n_jobs=jobs, progress=show)
     embedder.save(out / "model")
     _table(report)
     _say(f"Model in {out / 'model'}; next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
@@ -152,7 +152,7 @@ def evaluate(
     seed: Seed = 0,
     support: Support = None,
 ) -> None:
-    """Report the errors of a model: on the test part of the data it was fitted on, or on all of other data."""
+    """Report the errors of a model on those measures of the data that it was not fitted on."""
     from wembed.embedder import evaluate as run
     from wembed.pictures import draw_scatter
     from wembed.progress import bar

@@ -155,7 +155,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
         self.errors_: dict[str, Any] | None = None
+        self._learned = np.sort(measures[np.concatenate([solved.split.train, solved.split.validation])].digests())
         self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
+        self._fitted = self.get_params(deep=False)
         return self
 
     def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
@@ -201,9 +203,19 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return distances_between(left, left if b is None else self.transform(b))
 
     def unseen(self, measures: Measures) -> Measures:
-        """The measures that were not learned from: the test part of the collection of `fit`; all of any other."""
+        """The measures whose content is in neither the train nor the validation part of the collection of `fit`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: all of them were learned from.
+        """
         self._check_fitted()
-        return measures[self.split_.test] if measures.fingerprint == self._parents["measures"] else measures
+        fresh = np.flatnonzero(~np.isin(measures.digests(), self._learned))
+        if len(fresh) == 0:
+            raise SettingError(
+                f"the model was fitted on all of the {len(measures)} measures; give some it has not seen"
+            )
+        return measures if len(fresh) == len(measures) else measures[fresh]
 
     @property
     def cost(self) -> GroundCost:
@@ -220,19 +232,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors = {f"encoder.{name}": tensor for name, tensor in self._parts.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._parts.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
-        if not isinstance(self.metric, str):
-            tensors["metric"] = torch.from_numpy(np.asarray(self.metric, dtype=np.float64))
+        tensors["learned"] = torch.from_numpy(self._learned)
+        if not isinstance(self.cost.metric, str):
+            tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
         weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         digest = hashlib.sha256(weights).hexdigest()
         file = f"weights-{digest[:16]}.safetensors"
-        settings = {
-            key: value for key, value in self.get_params(deep=False).items() if key not in ("metric", "training")
-        }
+        settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training")}
         description = {
             "kind": "model",
             "format": _FORMAT,
             "settings": settings,
-            "training": None if self.training is None else asdict(self.training),
+            "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
             "cost": self.cost.as_dict(),
             "features": self._parts.description(),
             "unit": self._unit,
@@ -313,6 +324,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             exact = exact_distances(measures, pairs, cost, self.n_jobs, show)
         content = hashlib.sha256(pairs.tobytes() + exact.tobytes()).hexdigest()
         return _Solved.divide(split, pairs, exact, content)
+
+    def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
+        if store.digest != self._parents["distances"] or len(measures) != len(self.split_.test):
+            raise ArtifactError(f"{store.path} does not hold the distances that this Embedder was fitted with")
+        pairs, exact = store.pairs, store.distances
+        held = np.isin(pairs, self.split_.test).all(axis=1)
+        return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
     def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
@@ -543,7 +561,9 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder.mean_distance_ = description["mean_distance"]
     embedder.pairs_used_ = description["pairs_used"]
     embedder.errors_ = description["errors_on_unseen"]
+    embedder._learned = tensors["learned"].numpy()
     embedder._parents = description["parents"]
+    embedder._fitted = embedder.get_params(deep=False)
     return embedder
 
 
@@ -556,6 +576,7 @@ def evaluate(
     queries: int = 20,
     candidates: int = 1_000,
     others: Mapping[str, Embedding] | None = None,
+    distances: DistanceStore | None = None,
     n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> Report:
@@ -564,20 +585,24 @@ def evaluate(
     Args:
         embedder: fitted or loaded.
         measures: unseen measures; `collection[embedder.split_.test]` are.
-        pairs: random pairs to solve exactly.
+        pairs: random pairs with their exact distances.
         seed: draws the pairs and the queries.
         queries: measures whose distance to every candidate is solved, for recall@10; 0 for none.
         candidates: measures among which neighbours are looked for, drawn at random where there are more.
         others: more embeddings to score on the same pairs, by name.
+        distances: the store that the Embedder was fitted with, if `measures` is `collection[embedder.split_.test]`:
+            its pairs of test measures are taken, and only what is missing is solved.
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
 
     Raises:
         NotFittedError: the Embedder has not been fitted.
         SettingError: fewer than two measures, no pair, or a negative number.
+        ArtifactError: a store that the Embedder was not fitted with.
     """
     embedder._check_fitted()
     embedder._parts.check(measures)
+    known = None if distances is None else embedder._solved_test_pairs(measures, distances)
     report = compare(
         embedder,
         measures,
@@ -588,6 +613,7 @@ def evaluate(
         queries=queries,
         candidates=candidates,
         others=others,
+        known=known,
         n_jobs=n_jobs,
         progress=progress,
     )

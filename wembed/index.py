@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float32, Float64, Int64
 
 from wembed.embedder import Embedder, load
-from wembed.errors import ArtifactError, ReadError, SettingError, WembedError
+from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
 from wembed.euclidean import distances_between
 from wembed.measures import Measures
 from wembed.transport.parallel import Progress, exact_distances
@@ -96,32 +98,39 @@ class Index:
     def save(self, folder: "str | Path") -> None:
         """Write vectors, measures and model into a folder; `Index.load` maps them into memory.
 
-        An index that is there already is replaced as a whole, once the new one is complete.
+        An index that is there already stays whole until the new one is complete, whenever this is interrupted: the
+        files lie in a subfolder of their own, and index.json, which names it, is replaced last.
+
+        Raises:
+            LockedError: another process is writing this index.
         """
-        target = Path(folder)
-        folder = target.with_name(target.name + ".part")
-        shutil.rmtree(folder, ignore_errors=True)
-        self.embedder.save(folder / "model")
-        self.measures.save(folder / "measures")
-        np.save(folder / "vectors.npy", self.vectors)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = folder / f"content-{secrets.token_hex(8)}"
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                self._write(folder, content)
+        except Timeout as error:
+            raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error
+
+    def _write(self, folder: Path, content: Path) -> None:
+        self.embedder.save(content / "model")
+        self.measures.save(content / "measures")
+        np.save(content / "vectors.npy", self.vectors)
         header = {
             "kind": "index",
             "format": _FORMAT,
+            "content": content.name,
             "count": len(self),
             "dim": self.vectors.shape[1],
-            "model_sha256": _model_hash(folder / "model"),
-            "vectors_sha256": _file_hash(folder / "vectors.npy"),
+            "model_sha256": _model_hash(content / "model"),
+            "vectors_sha256": _file_hash(content / "vectors.npy"),
             "measures": self.measures.fingerprint,
         }
         write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
-        if target.exists():
-            old = target.with_name(target.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            folder.rename(target)
-            shutil.rmtree(old)
-        else:
-            folder.rename(target)
+        for old in folder.glob("content-*"):
+            if old != content:
+                shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: "str | Path") -> "Index":
@@ -142,16 +151,16 @@ class Index:
         try:
             if header["kind"] != "index" or header["format"] != _FORMAT:
                 raise ArtifactError(f"{folder} holds format {header['format']} of a {header['kind']}")
-            if _model_hash(folder / "model") != header["model_sha256"]:
-                raise ArtifactError(f"{folder / 'model'} is not the model this index was made with")
-            if _file_hash(folder / "vectors.npy") != header["vectors_sha256"]:
-                raise ArtifactError(
-                    f"{folder / 'vectors.npy'} is damaged: its checksum is another; make the index again"
-                )
+            content = folder / Path(header["content"]).name
+            vectors = content / "vectors.npy"
+            if _model_hash(content / "model") != header["model_sha256"]:
+                raise ArtifactError(f"{content / 'model'} is not the model this index was made with")
+            if _file_hash(vectors) != header["vectors_sha256"]:
+                raise ArtifactError(f"{vectors} is damaged: its checksum is another; make the index again")
             index._expected_measures = header["measures"]
-            index.embedder = load(folder / "model")
-            index.measures = Measures.load(folder / "measures")
-            index.vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            index.embedder = load(content / "model")
+            index.measures = Measures.load(content / "measures")
+            index.vectors = np.load(vectors, mmap_mode="r", allow_pickle=False)
             shape = (header["count"], header["dim"])
         except (KeyError, TypeError, OSError, ValueError) as error:
             if isinstance(error, WembedError):

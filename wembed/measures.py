@@ -1,6 +1,7 @@
 """Measures: many discrete measures in three flat arrays."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -265,6 +266,17 @@ class Measures:
                 for start in range(0, len(array), _BLOCK):
                     digest.update(np.ascontiguousarray(array[start : start + _BLOCK]).data)
         return digest.hexdigest()
+
+    def digests(self) -> Int64[np.ndarray, " n"]:
+        """A 64-bit hash of the content of each measure: equal for equal points and weights in equal order."""
+        weights = np.asarray(self.weights)
+        hashes = np.empty(len(self), dtype=np.int64)
+        for i, (start, stop) in enumerate(itertools.pairwise(self.offsets.tolist())):
+            points = self.support[start:stop] if self.atoms is None else self.support[self.atoms[start:stop]]
+            digest = hashlib.blake2b(np.ascontiguousarray(points).data, digest_size=8)
+            digest.update(weights[start:stop].data)
+            hashes[i] = int.from_bytes(digest.digest(), "little", signed=True)
+        return hashes
 
     def save(self, folder: str | Path) -> None:
         """Write the arrays into a folder, from which `Measures.load` maps them into memory."""

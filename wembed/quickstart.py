@@ -68,9 +68,7 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
     }
     unseen = measures[embedder.split_.test]
     with bar(True, "unseen digits", unit="pairs") as show:
-        report = evaluate(
-            embedder, unseen, pairs=3_000, seed=seed, queries=20, others=others, n_jobs=n_jobs, progress=show
-        )
+        report = evaluate(embedder, unseen, seed=seed, others=others, distances=store, n_jobs=n_jobs, progress=show)
     embedder.save(folder / "model")
     scatter, neighbors = folder / "predicted-against-exact.png", folder / "neighbors.png"
     draw_scatter(report, scatter)

@@ -135,6 +135,7 @@ def compare(
     queries: int = 20,
     candidates: int = 1_000,
     others: Mapping[str, Embedding] | None = None,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
     n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> Report:
@@ -143,13 +144,14 @@ def compare(
     Args:
         embedding: the one to judge.
         measures: measures that nothing has been fitted to.
-        pairs: random pairs to solve exactly.
+        pairs: random pairs with their exact distances.
         seed: draws the pairs and the queries.
         cost: the ground cost that the embedding stands for.
         mean_distance: what the mean predictor says for every pair: the mean over the training pairs.
         queries: measures whose distance to every candidate is solved, for recall; 0 for none.
         candidates: measures among which neighbours are looked for, drawn at random where there are more.
         others: more embeddings to score on the same pairs, by name.
+        known: pairs (k, 2) and their exact distances (k,), taken before any is solved.
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
 
@@ -164,12 +166,14 @@ def compare(
             "candidate, and no negative number"
         )
     rng = np.random.default_rng(seed)
-    listed = random_pairs(np.arange(len(measures)), min(pairs, len(measures) * (len(measures) - 1) // 2), rng)
+    taken, taken_exact = (rows[:pairs] for rows in known) if known else (np.empty((0, 2), dtype=np.int64), np.empty(0))
+    fresh = min(pairs, len(measures) * (len(measures) - 1) // 2) - len(taken)
+    listed = random_pairs(np.arange(len(measures)), max(fresh, 0), rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])
     asking = np.sort(rng.permutation(len(pool))[:queries])
     total = len(listed) + len(asking) * len(pool)
     started = time.perf_counter()
-    exact = exact_distances(
+    solved = exact_distances(
         measures, listed.pairs, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
     )
     hoods = Neighborhoods.solve(
@@ -180,9 +184,10 @@ def compare(
         None if progress is None else lambda done, _: progress(len(listed) + done, total),
     )
     exact_seconds = time.perf_counter() - started
-    used = np.unique(np.concatenate([listed.pairs.ravel(), pool]))
+    asked, exact = np.concatenate([taken, listed.pairs]), np.concatenate([taken_exact, solved])
+    used = np.unique(np.concatenate([asked.ravel(), pool]))
     seen = measures[used]
-    rows, pool_rows = np.searchsorted(used, listed.pairs), np.searchsorted(used, pool)
+    rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
     started = time.perf_counter()
     vectors = embedding.transform(seen)
     encode_seconds = time.perf_counter() - started

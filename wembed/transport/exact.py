@@ -162,7 +162,7 @@ def _assigned(cost: np.ndarray) -> float:
 
     SciPy's shortest augmenting paths end at the optimum or not at all; its sum has no rounded masses in it.
     """
-    from scipy.optimize import linear_sum_assignment  # imported late: SciPy doubles the import time of wembed
+    from scipy.optimize import linear_sum_assignment  # imported late, as SciPy is everywhere here
 
     return float(cost[linear_sum_assignment(cost)].mean())
 
@@ -174,11 +174,14 @@ def _certified(a: np.ndarray, b: np.ndarray, cost: np.ndarray, order: float) -> 
     replacing the target potential by the largest feasible one (the c-transform, Santambrogio 2015, Def. 1.10). What is
     left between the two bounds must not show in W_p either. The costs may be overwritten.
     """
+    from scipy.linalg.blas import dger  # imported late: SciPy doubles the import time of wembed
+
+    largest = float(cost.max()) or 1.0  # before the solver, while the costs are still in the cache
     value, source_potential, _, coupling, optimal = simplex_solver()(a, b, cost)
     if not optimal:
         raise SolverError("the network simplex stopped before the optimum")
-    largest = float(cost.max()) or 1.0
-    reduced = np.subtract(cost, source_potential[:, None], out=cost if order <= 2 else None)
+    columns = cost.T if order <= 2 else cost.T.copy(order="F")
+    reduced = dger(-1.0, np.ones(len(b)), source_potential, a=columns, overwrite_a=1).T  # in place
     gap = (value - float(a @ source_potential + b @ reduced.min(axis=0))) / largest
     sent, received = coupling @ np.ones(len(b)) - a, np.ones(len(a)) @ coupling - b
     misplaced = float(sent @ sent + received @ received) ** 0.5

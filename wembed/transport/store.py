@@ -155,13 +155,16 @@ class DistanceStore:
             ) from error
 
     def _merge(self) -> None:
-        """Turn a run of small neighbouring shards into one, so that a long job does not end in many files."""
+        """Turn a run of small neighbouring shards into one, so that a long job does not end in many files.
+
+        No shard is more than half of what it is merged into, so that a row is written again log2 of the rows times.
+        """
         shards = self.manifest["shards"]
         for first in range(len(shards) - _MERGE + 1):
             run = shards[first : first + _MERGE]
             adjacent = all(a["start"] + a["rows"] == b["start"] for a, b in itertools.pairwise(run))
             rows = sum(shard["rows"] for shard in run)
-            if not adjacent or rows > _SHARD_ROWS or max(s["rows"] for s in run) > 8 * min(s["rows"] for s in run):
+            if not adjacent or rows > _SHARD_ROWS or 2 * max(s["rows"] for s in run) > rows:
                 continue
             tables = [self._read(shard) for shard in run]
             pairs = np.concatenate([np.stack([t["i"].to_numpy(), t["j"].to_numpy()], axis=1) for t in tables])
@@ -192,6 +195,8 @@ class DistanceStore:
         try:
             content = file.read_bytes()
         except OSError as error:
+            if json.loads((self.path / "manifest.json").read_bytes()) != self.manifest:
+                raise ArtifactError(f"{self.path} was written to while it was read; open it again") from error
             raise ArtifactError(f"{file} is gone; run the same precompute again: it solves its pairs anew") from error
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
             raise ArtifactError(
