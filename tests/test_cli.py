@@ -75,6 +75,22 @@ def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest
     assert {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")} == before
 
 
+def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = folder / "digits.npy", folder / "taken"
+    command = ("precompute", data, "--out", out / "distances", "--pairs", 300, "--draw", "random", "--seed", 3)
+    assert run(capsys, *command)[0] == 0
+    before = wembed.DistanceStore(out / "distances")
+    assert run(capsys, "fit", data, "--out", out, "--steps", 5)[0] == 0
+    assert wembed.DistanceStore(out / "distances").manifest == before.manifest
+    assert run(capsys, "fit", data, "--out", out, "--steps", 5, "--pairs", 500)[0] == 0
+    after = wembed.DistanceStore(out / "distances")
+    assert (len(before), len(after)) == (300, 500)
+    np.testing.assert_array_equal(after.distances[:300], before.distances)
+    listed = np.stack([np.arange(299, 0, -1), np.arange(298, -1, -1)], axis=1)
+    wembed.precompute(wembed.read(data), folder / "listed" / "distances", listed, n_jobs=1)
+    assert run(capsys, "fit", data, "--out", folder / "listed", "--steps", 5)[0] == 0
+
+
 def test_precompute_keeps_what_exact_distances_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(
         capsys,

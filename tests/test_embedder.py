@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 import wembed
 from wembed import Embedder, Measures, TrainingSettings
+from wembed.learning import evaluation
 
 
 def clouds(count: int, dim: int, seed: int = 0) -> Measures:
@@ -120,7 +122,7 @@ def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: 
     assert len(loaded.unseen(some_digits[:100])) == len(fresh)
     other = Measures.concatenate([some_digits[fitted.split_.train[:3]], clouds(5, 2)])
     assert loaded.unseen(other).fingerprint == other[3:].fingerprint
-    with pytest.raises(wembed.SettingError, match="fitted on all of these 4 measures"):
+    with pytest.raises(wembed.SettingError, match="fitted on all of the 4 measures"):
         loaded.unseen(some_digits[fitted.split_.train[:4]])
     (weights,) = (tmp_path / "model").glob("weights-*.safetensors")
     assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", weights.name}
@@ -247,19 +249,36 @@ def test_parameters_set_after_the_fit_wait_for_the_next(
 
 
 def test_test_pairs_of_the_store_are_not_solved_again(
-    fitted: Embedder, some_digits: Measures, digit_store: wembed.DistanceStore
+    fitted: Embedder, some_digits: Measures, digit_store: wembed.DistanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    solved = []
+
+    def counting(measures: Measures, pairs: np.ndarray, *rest: Any) -> np.ndarray:
+        solved.append(len(pairs))
+        return wembed.exact_distances(measures, pairs, *rest)
+
+    monkeypatch.setattr(evaluation, "exact_distances", counting)
     unseen = some_digits[fitted.split_.test]
     held = np.isin(digit_store.pairs, fitted.split_.test).all(axis=1)
-    embedder = copy.copy(fitted)
-    report = wembed.evaluate(embedder, unseen, pairs=int(held.sum()), queries=0, distances=digit_store, n_jobs=1)
-    np.testing.assert_array_equal(report.exact, digit_store.distances[held])
-    pairs = np.searchsorted(fitted.split_.test, digit_store.pairs[held])
-    np.testing.assert_allclose(report.exact, wembed.exact_distances(unseen, pairs, n_jobs=1), rtol=1e-12)
-    more = wembed.evaluate(embedder, unseen, pairs=int(held.sum()) + 9, queries=0, distances=digit_store, n_jobs=1)
-    assert more.pairs == report.pairs + 9
+    stored, embedder = int(held.sum()), copy.copy(fitted)
+    report = wembed.evaluate(embedder, unseen, pairs=stored, queries=0, distances=digit_store, n_jobs=1)
+    np.testing.assert_array_equal(np.sort(report.exact), np.sort(digit_store.distances[held]))
+    assert (report.errors["wembed"].pearson or 0) > 0.9  # each exact distance beside the prediction of its own pair
+    wembed.evaluate(embedder, unseen, pairs=stored + 9, queries=0, distances=digit_store, n_jobs=1)
+    assert [count for count in solved if count] == [9]  # the queries, none, are asked for as well
+    few = [
+        wembed.evaluate(embedder, unseen, 20, seed, queries=0, distances=digit_store, n_jobs=1).exact for seed in (0, 1)
+    ]
+    assert len(few[0]) == 20
+    assert not np.array_equal(*few)  # drawn at random, not the first
+    with pytest.raises(wembed.SettingError, match="test measures of its collection"):
+        wembed.evaluate(embedder, unseen[::-1], distances=digit_store)
+
+
+def test_a_store_of_another_fit_is_not_evaluated_on(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
+    other = wembed.precompute(some_digits, tmp_path, pairs=100, seed=3, n_jobs=1)
     with pytest.raises(wembed.ArtifactError, match="was fitted with"):
-        wembed.evaluate(embedder, unseen[:-1], distances=digit_store)
+        wembed.evaluate(copy.copy(fitted), some_digits[fitted.split_.test], distances=other)
 
 
 def test_an_unfinished_store_is_refused(some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,21 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_an_index_that_is_written_again_while_it_is_read_is_read_again(
+    index: wembed.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.save(tmp_path / "index")
+    smaller, load = wembed.Index(index.embedder, index.measures[:50]), module.load
+
+    def late(folder: Path) -> wembed.Embedder:
+        monkeypatch.setattr(module, "load", load)
+        smaller.save(tmp_path / "index")
+        return load(folder)
+
+    monkeypatch.setattr(module, "load", late)
+    assert len(wembed.Index.load(tmp_path / "index")) == 50
+
+
 def test_two_writers_of_one_index_do_not_mix(index: wembed.Index, tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     with FileLock(tmp_path / "index" / ".lock"), pytest.raises(wembed.LockedError, match="another process"):

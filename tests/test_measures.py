@@ -558,3 +558,39 @@ def test_a_collection_shows_itself_in_one_line():
     images = Measures.from_images(np.ones((3, 2, 2)))
     assert repr(images) == "Measures(3 images (2, 2), 12 atoms, dimension 2)"
     assert "point clouds" in repr(Measures.from_point_clouds([np.ones((2, 3))]))
+
+
+def test_the_digest_is_of_the_measure_whatever_the_order_and_storage_of_its_atoms(monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 6, 5)).astype(np.uint8)
+    measures = Measures.from_images(images)
+    digests = measures.digests()
+    assert len(np.unique(digests)) == 40
+    np.testing.assert_array_equal(Measures.from_images(images / 255).digests(), digests)
+    np.testing.assert_array_equal(measures[[7, 3, 7]].digests(), digests[[7, 3, 7]])
+    turned = [rng.permutation(len(m.weights)) for m in measures]
+    clouds = Measures.from_point_clouds(
+        [m.support[t] for m, t in zip(measures, turned, strict=True)],
+        [m.weights[t] for m, t in zip(measures, turned, strict=True)],
+    )
+    np.testing.assert_array_equal(clouds.digests(), digests)
+    for block in (1, 29, 64, 10**6):
+        monkeypatch.setattr(wembed.measures, "_BLOCK", block)
+        np.testing.assert_array_equal(measures.digests(), digests)
+    assert len(measures[:0].digests()) == 0
+
+
+def test_the_digest_tells_points_weights_and_the_pairing_of_both_apart():
+    points = np.array([[0.0, 1.0], [2.0, 3.0]])
+    pairs = [
+        (points, [0.25, 0.75]),
+        (points, [0.75, 0.25]),
+        (points, [0.5, 0.5]),
+        (points[:, ::-1], [0.25, 0.75]),
+        (points + 1e-9, [0.25, 0.75]),
+        (points[:1], [1.0]),
+    ]
+    digests = Measures.from_point_clouds([p for p, _ in pairs], [np.array(w) for _, w in pairs]).digests()
+    assert len(np.unique(digests)) == len(pairs)
+    zeros = Measures.from_point_clouds([np.array([[0.0, 1.0]]), np.array([[-0.0, 1.0]])]).digests()
+    assert zeros[0] == zeros[1]

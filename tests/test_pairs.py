@@ -273,3 +273,16 @@ def test_too_few_measures_are_told_how_many_are_enough_and_that_many_are(count, 
 def test_a_handful_of_measures_cannot_be_split(count):
     with pytest.raises(SettingError, match=f"{count} measures are too few"):
         Split.draw(count)
+
+
+def test_random_pairs_can_be_drawn_in_place_of_cliques():
+    split = Split.draw(400)
+    plan = split_pairs(split, 1_000, 0, draw="random")
+    pairs = whole(plan)
+    assert len(np.unique(pairs, axis=0)) == len(pairs) == 1_000
+    for members in split.parts().values():
+        ends = np.isin(pairs, members)
+        assert (ends[:, 0] == ends[:, 1]).all()
+    _, times = np.unique(pairs, return_counts=True)
+    assert len(times) > 350  # cliques would show each measure seven times or not at all
+    assert len(whole(split_pairs(Split.draw(30), 10**6, 0, draw="random"))) == 24 * 23 // 2 + 3 + 3

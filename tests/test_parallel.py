@@ -44,7 +44,7 @@ def test_values_do_not_depend_on_the_number_of_workers_nor_on_the_backend(measur
     pairs = every_pair(measures)
     alone = exact_distances(measures, pairs, cost, n_jobs=1)
     np.testing.assert_array_equal(exact_distances(measures, pairs, cost, n_jobs=2), alone)
-    for backend in ("threading", "sequential"):
+    for backend in ("threading", "sequential", "multiprocessing"):
         with joblib.parallel_config(backend=backend):
             np.testing.assert_array_equal(exact_distances(measures, pairs, cost, n_jobs=2), alone)
             np.testing.assert_array_equal(exact_distances(measures, pairs, cost, n_jobs=-1), alone)

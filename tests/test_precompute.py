@@ -385,6 +385,58 @@ def test_a_missing_manifest_begins_anew_and_leaves_no_shard_of_before(measures, 
     assert [file.name for file in tmp_path.glob("*.parquet")] == [store.manifest["shards"][0]["file"]]
 
 
+def test_files_of_the_user_are_left_alone(measures, tmp_path):
+    (tmp_path / "clouds.parquet").write_bytes(b"mine")
+    (tmp_path / "notes.part").write_bytes(b"mine")
+    precompute(measures, tmp_path, 100, n_jobs=1)
+    next(tmp_path.glob("shard-*.parquet")).unlink()
+    precompute(measures, tmp_path, 100, n_jobs=1)
+    assert (tmp_path / "clouds.parquet").read_bytes() == (tmp_path / "notes.part").read_bytes() == b"mine"
+
+
+# ---- adding pairs
+
+
+def test_more_pairs_are_added_to_those_that_are_there(measures, tmp_path, monkeypatch):
+    first = precompute(measures, tmp_path, 100, n_jobs=1)
+    pairs, distances, shard = first.pairs, first.distances, first.manifest["shards"][0]["file"]
+    solved = []
+    monkeypatch.setattr(
+        parallel, "solve_pairs", lambda m, pairs, cost: solved.append(len(pairs)) or exact.solve_pairs(m, pairs, cost)
+    )
+    grown = precompute(measures, tmp_path, 300, n_jobs=1)
+    assert grown.complete
+    assert sum(solved) == len(grown) - len(first)
+    np.testing.assert_array_equal(grown.pairs[: len(pairs)], pairs)
+    np.testing.assert_array_equal(grown.distances[: len(pairs)], distances)
+    assert (tmp_path / shard).exists()
+    np.testing.assert_array_equal(grown.distances, exact_distances(measures, grown.pairs, n_jobs=1))
+    assert len(np.unique(grown.pairs, axis=0)) == len(grown)  # few measures: none comes twice
+    again = precompute(measures, tmp_path, 300, n_jobs=1)
+    assert again.digest == grown.digest
+    with pytest.raises(ArtifactError, match="other pairs"):
+        precompute(measures, tmp_path, 100, n_jobs=1)
+
+
+def test_an_interrupted_store_can_be_asked_for_more(measures, tmp_path):
+    precompute(measures, tmp_path / "whole", 100, n_jobs=1)
+    whole = precompute(measures, tmp_path / "whole", 200, n_jobs=1)
+    precompute(measures, tmp_path / "part", 100, n_jobs=1)
+    for shard in (tmp_path / "part").glob("*.parquet"):
+        shard.unlink()
+    part = precompute(measures, tmp_path / "part", 200, n_jobs=1)
+    np.testing.assert_array_equal(part.pairs, whole.pairs)
+    np.testing.assert_array_equal(part.distances, whole.distances)
+
+
+def test_pairs_can_be_added_until_there_are_no_more(measures, tmp_path):
+    for count in (50, 400, 10_000, 20_000):
+        store = precompute(measures, tmp_path, count, n_jobs=1)
+    assert store.complete
+    parts = Split.draw(len(measures)).parts().values()
+    assert len(np.unique(store.pairs, axis=0)) == len(store) == sum(len(p) * (len(p) - 1) // 2 for p in parts)
+
+
 # ---- refusing
 
 
@@ -396,11 +448,12 @@ def test_a_missing_manifest_begins_anew_and_leaves_no_shard_of_before(measures, 
         ({"cost": GroundCost(order=1)}, "another ground cost"),
         ({"cost": GroundCost("cityblock")}, "another ground cost"),
         ({"cost": GroundCost(1.0 - np.eye(16))}, "another ground cost"),
-        ({"pairs": 101}, "other pairs"),
+        ({"pairs": 99}, "other pairs"),
         ({"pairs": "all"}, "other pairs"),
         ({"pairs": np.array([[0, 1]])}, "other pairs"),
         ({"seed": 1}, "other pairs"),
         ({"test": 0.2}, "other pairs"),
+        ({"draw": "random"}, "other pairs"),
     ],
 )
 def test_a_store_of_something_else_is_never_added_to(measures, tmp_path, change, sentence):
@@ -533,4 +586,11 @@ def test_a_disk_too_full_to_begin_is_an_error_and_the_same_call_completes_when_t
 def test_the_manifest_stays_readable_by_other_programs(measures, tmp_path):
     precompute(measures, tmp_path, 100, n_jobs=1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["plan"] == {"kind": "split", "pairs": 100, "seed": 0, "validation": 0.1, "test": 0.1}
+    assert manifest["plan"] == {
+        "kind": "split",
+        "draw": "cliques",
+        "rounds": [100],
+        "seed": 0,
+        "validation": 0.1,
+        "test": 0.1,
+    }

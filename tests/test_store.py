@@ -319,6 +319,7 @@ def test_mending_drops_missing_shards_and_whatever_a_kill_left_behind(tmp_path):
         (tmp_path / stray).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     store.mend(np.array([0, 30, 60, 100]))
+    store.clean()
     assert len(store) == len(DistanceStore(tmp_path)) == 70
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "manifest.json",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_store import full_disk
 
 from wembed import ArtifactError, SettingError, TrainingSettings
 from wembed.learning.encoders import DWEEncoder, QuantileEncoder
@@ -95,6 +96,15 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(tmp_path: Path) -> 
     assert seen[0] == 31
     assert_same(whole, resumed)
     assert not file.exists()
+
+
+def test_a_full_disk_is_an_error_that_names_the_checkpoint(tmp_path: Path) -> None:
+    data, file = examples(), tmp_path / "training.safetensors"
+    with full_disk() as no_more_than:
+        no_more_than(2_000)
+        with pytest.raises(ArtifactError, match="make room and run the same call again"):
+            train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ Jobs = Annotated[int, typer.Option(help="Processes for exact solves; -1 for one 
 Seed = Annotated[int, typer.Option(help="Draws the split, the pairs and the training.")]
 Pairs = Annotated[
     str,
-    typer.Option(help="About how many exact pairs to solve, in whole cliques within each part of the split; or 'all'."),
+    typer.Option(
+        help="About how many exact pairs to solve, in whole cliques within each part of the split; more than are there "
+        "already adds to them; or 'all'."
+    ),
 ]
 
 
@@ -78,6 +81,7 @@ def precompute(
     data: Data,
     out: Annotated[Path, typer.Option(help="The folder of the distances; the same call again goes on there.")],
     pairs: Pairs = "20000",
+    draw: Annotated[str, typer.Option(help="Pairs in cliques of eight measures, or random ones.")] = "cliques",
     metric: Metric = "euclidean",
     order: Order = 2.0,
     jobs: Jobs = -1,
@@ -90,7 +94,7 @@ def precompute(
 
     measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
     with bar(True, "exact distances", unit="pairs") as show:
-        store = run(measures, out, wanted, cost, jobs, seed, progress=show)
+        store = run(measures, out, wanted, cost, jobs, seed, draw=draw, progress=show)
     _say(f"{len(store):,} exact distances in {out}")
 
 
@@ -98,24 +102,33 @@ def precompute(
 def fit(
     data: Data,
     out: Annotated[Path, typer.Option(help="The folder of the run: distances and model; interrupted, it goes on.")],
-    pairs: Pairs = "20000",
+    pairs: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="About how many exact pairs, as for precompute; 20000 where there are none yet."),
+    ] = None,
     metric: Metric = "euclidean",
     order: Order = 2.0,
     dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
-    encoder: Annotated[str, typer.Option(help="quantiles, or dwe for images.")] = "quantiles",
+    encoder: Annotated[
+        str, typer.Option(help="quantiles; or dwe, for images, which its paper has with --dim 50.")
+    ] = "quantiles",
     steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="A torch device, such as cpu or cuda.")] = "cpu",
     jobs: Jobs = -1,
     seed: Seed = 0,
     support: Support = None,
 ) -> None:
-    """Solve pairs, train an encoder on them, and report its errors on measures it has not seen."""
+    """Solve pairs, train an encoder on them, and report its errors on measures it has not seen.
+
+    Where OUT/distances holds pairs already, those are taken, unless --pairs asks for more.
+    """
     from wembed.embedder import Embedder, evaluate
     from wembed.learning.training import TrainingSettings
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
+    from wembed.transport.precompute import stored_settings
 
-    measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
+    measures, cost = _read(data, support), _cost(metric, order)
     embedder = Embedder(
         metric=cost.metric,
         order=order,
@@ -128,8 +141,11 @@ def fit(
         verbose=True,
     )
     embedder.check(measures)
+    settings = stored_settings(out / "distances") or {"pairs": 20_000, "seed": seed}
+    if pairs is not None:
+        settings["pairs"] = _pairs(pairs)
     with bar(True, "exact distances", unit="pairs") as show:
-        store = run(measures, out / "distances", wanted, cost, jobs, seed, progress=show)
+        store = run(measures, out / "distances", cost=cost, n_jobs=jobs, progress=show, **settings)
     embedder.fit(measures, distances=store, checkpoint=out / "training.safetensors")
     embedder.save(out / "model")
     unseen = measures[embedder.split_.test]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 from sklearn.base import BaseEstimator, TransformerMixin
-from torch import nn
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError
 from wembed.euclidean import distances_between, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
-from wembed.learning.encoders import DWEEncoder, QuantileEncoder
+from wembed.learning.encodings import ENCODINGS
 from wembed.learning.evaluation import Report, compare
-from wembed.learning.features import Features, Pixels, SlicedQuantiles, directions_for, levels_for
-from wembed.learning.losses import distance_error, squared_distance_error
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
@@ -31,13 +29,11 @@ from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.precompute import stored_split
 from wembed.transport.store import DistanceStore, write_atomically
 
-__all__ = ["ENCODERS", "Embedder", "evaluate", "load"]
+__all__ = ["Embedder", "evaluate", "load"]
 
-ENCODERS = ("quantiles", "dwe")
 _FORMAT = 1
 _BATCH = 4096
-_COPIES = 3  # of the features, for training
-_COPY_BYTES = 400_000_000
+_KNOWN = 10_000  # training measures that an encoding is built from
 
 
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -122,31 +118,32 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         solved = self._solved(measures, cost, distances)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            parts = _Parts.build(self, cost, measures, solved.split.train)
+            encoding = ENCODINGS[self.encoder].build(
+                cost, measures[solved.split.train[:_KNOWN]], self.dim, self.random_state
+            )
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
         learned_from = measures[used]
-        features = parts.copies(learned_from, unit, self.random_state)
-        if isinstance(parts.module, QuantileEncoder):
-            parts.module.start_from(features[0, np.isin(used, solved.split.train)])
+        inputs = encoding.copies(learned_from, unit, self.random_state)
+        encoding.start_from(inputs[0, np.isin(used, solved.split.train)])
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
-                parts.module,
+                encoding.module,
                 Examples(
-                    features,
-                    (parts.exact_part(learned_from) / unit).astype(np.float32),
+                    inputs,
+                    (encoding.exact_part(learned_from) / unit).astype(np.float32),
                     np.searchsorted(used, solved.train_pairs),
                     solved.train_distances / unit,
                     np.searchsorted(used, solved.validation_pairs),
                     solved.validation_distances / unit,
                 ),
                 training,
-                squared_distance_error if self.encoder == "dwe" else distance_error,
+                encoding.loss,
                 self.device,
                 None if checkpoint is None else Path(checkpoint),
                 lambda step, steps, _: show(step, steps),
             )
-        self._parts = parts
+        self._encoding = encoding
         self._unit = unit
         self._scale = 1.0
         self._calibrate(measures, solved)
@@ -155,7 +152,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
         self.errors_: dict[str, Any] | None = None
-        self._learned = np.sort(measures[np.concatenate([solved.split.train, solved.split.validation])].digests())
+        self._digests = measures.digests()
         self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
         self._fitted = self.get_params(deep=False)
         return self
@@ -169,21 +166,19 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: measures that the ground cost is not defined on.
         """
         self._check_fitted()
-        parts = self._parts
-        parts.check(measures)
-        vectors = np.empty((len(measures), parts.dim), dtype=np.float32)
-        learned = parts.dim - parts.exact_dim
-        parts.module.to(self.device)
+        encoding = self._encoding
+        encoding.check(measures)
+        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
+        learned = encoding.dim - encoding.exact_dim
+        encoding.module.to(self.device)
         with bar(self.verbose and len(measures) > 4 * _BATCH, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
-                features = torch.from_numpy(parts.inputs(batch))
-                if not isinstance(parts.features, Pixels):
-                    features = features / self._unit
+                inputs = torch.from_numpy(encoding.inputs(batch, self._unit))
                 with torch.no_grad():
-                    output = parts.module(features.to(self.device)).cpu().numpy()
+                    output = encoding.module(inputs.to(self.device)).cpu().numpy()
                 vectors[start : start + len(batch), :learned] = output * np.float32(self._scale * self._unit)
-                vectors[start : start + len(batch), learned:] = parts.exact_part(batch)
+                vectors[start : start + len(batch), learned:] = encoding.exact_part(batch)
                 show(start + len(batch), len(measures))
         return vectors
 
@@ -210,7 +205,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: all of them were learned from.
         """
         self._check_fitted()
-        fresh = np.flatnonzero(~np.isin(measures.digests(), self._learned))
+        learned = self._digests[np.concatenate([self.split_.train, self.split_.validation])]
+        fresh = np.flatnonzero(~np.isin(measures.digests(), learned))
         if len(fresh) == 0:
             raise SettingError(
                 f"the model was fitted on all of the {len(measures)} measures; give some it has not seen"
@@ -220,7 +216,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     @property
     def cost(self) -> GroundCost:
         """The ground cost that the predicted distances stand for."""
-        return self._parts.cost if hasattr(self, "_parts") else GroundCost(self.metric, self.order)
+        return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
 
     def save(self, folder: "str | Path") -> None:
         """Write model.json and the weights it names into a folder; `wembed.load` reads them."""
@@ -229,10 +225,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"encoder.{name}": tensor for name, tensor in self._parts.module.state_dict().items()}
-        tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._parts.arrays().items()}
+        tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
-        tensors["learned"] = torch.from_numpy(self._learned)
+        tensors["digests"] = torch.from_numpy(self._digests)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
         weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})
@@ -245,7 +241,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "settings": settings,
             "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
             "cost": self.cost.as_dict(),
-            "features": self._parts.description(),
+            "features": self._encoding.description(),
             "unit": self._unit,
             "calibration": {"scale": self._scale},
             "history": self.history_,
@@ -263,7 +259,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         write_atomically(folder / file, weights)
         write_atomically(folder / "model.json", (json.dumps(plain, indent=1) + "\n").encode())
         for old in folder.glob("weights-*.safetensors"):
-            if old.name != file:
+            if old.name != file and re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", old.name):
                 old.unlink()
 
     def check(self, measures: Measures) -> None:
@@ -288,15 +284,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             )
         check_jobs(self.n_jobs)
         Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
-        if self.encoder not in ENCODERS:
-            raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODERS)}")
-        if self.encoder == "dwe" and (measures.grid is None or len(measures.grid) != 2):
-            raise SettingError("the dwe encoder takes images in the plane; for other measures use encoder='quantiles'")
+        if self.encoder not in ENCODINGS:
+            raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODINGS)}")
+        ENCODINGS[self.encoder].check_collection(measures)
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "_parts"):
+        if not hasattr(self, "_encoding"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
 
     def _solved(self, measures: Measures, cost: GroundCost, distances: Any) -> "_Solved":
@@ -326,8 +321,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return _Solved.divide(split, pairs, exact, content)
 
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
-        if store.digest != self._parents["distances"] or len(measures) != len(self.split_.test):
+        if store.digest != self._parents["distances"]:
             raise ArtifactError(f"{store.path} does not hold the distances that this Embedder was fitted with")
+        if not np.array_equal(measures.digests(), self._digests[self.split_.test]):
+            raise SettingError("the store knows the test measures of its collection; evaluate collection[split_.test]")
         pairs, exact = store.pairs, store.distances
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
@@ -335,7 +332,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         vectors = self.transform(measures[used])[place.reshape(-1, 2)]
-        learned = self._parts.dim - self._parts.exact_dim
+        learned = self._encoding.dim - self._encoding.exact_dim
         difference = (vectors[:, 0] - vectors[:, 1]).astype(np.float64)
         self._scale = fitted_scale(
             np.linalg.norm(difference[:, :learned], axis=1),
@@ -370,109 +367,6 @@ class _Solved:
                 )
         train, check = chosen["train"], chosen["validation"]
         return cls(split, pairs[train], distances[train], pairs[check], distances[check], digest)
-
-
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """What turns measures into vectors: coordinates of the atoms, features, the encoder, and the exact part."""
-
-    cost: GroundCost
-    features: Features
-    module: nn.Module
-    centre: Float64[np.ndarray, " axes"]  # subtracted from centroids, so that float32 keeps their digits
-    dim: int
-    exact_dim: int
-    places: Float64[np.ndarray, "points axes"] | None  # of the support, under a cost matrix
-
-    @classmethod
-    def build(cls, embedder: Embedder, cost: GroundCost, measures: Measures, train: np.ndarray) -> "_Parts":
-        placed = cost.coordinates(measures[train[:10_000]])
-        centre = placed.centroids().mean(axis=0)
-        if embedder.encoder == "dwe":
-            assert measures.grid is not None
-            return cls.of_pixels(cost, measures.grid, centre, embedder.dim)
-        directions = directions_for(placed.dim, np.random.default_rng(embedder.random_state))
-        features = SlicedQuantiles(directions, levels_for(len(directions)))
-        places = None if isinstance(cost.metric, str) else placed.support
-        return cls.of_quantiles(cost, features, centre, embedder.dim, places)
-
-    @classmethod
-    def of_pixels(cls, cost: GroundCost, grid: tuple[int, ...], centre: np.ndarray, dim: int) -> "_Parts":
-        return cls(cost, Pixels(grid), DWEEncoder(grid, dim), centre, dim, 0, None)
-
-    @classmethod
-    def of_quantiles(
-        cls, cost: GroundCost, features: SlicedQuantiles, centre: np.ndarray, dim: int, places: np.ndarray | None
-    ) -> "_Parts":
-        exact_dim = len(centre) if cost.splits_translation and dim > len(centre) else 0
-        size = features.size + (0 if exact_dim else len(centre))
-        return cls(cost, features, QuantileEncoder(size, dim - exact_dim), centre, dim, exact_dim, places)
-
-    def placed(self, measures: Measures) -> Measures:
-        """The measures in the coordinates that the encoder was trained on.
-
-        Those of a cost matrix are kept and not found again: eigenvectors may come out turned on another machine.
-        """
-        return self.cost.coordinates(measures) if self.places is None else replace(measures, support=self.places)
-
-    def check(self, measures: Measures) -> None:
-        """Refuse measures that the encoder knows nothing of."""
-        self.cost.check(measures)
-        if isinstance(self.features, Pixels):
-            self.features(measures[:0])
-        elif isinstance(self.cost.metric, str):
-            expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
-            if measures.dim != expected:
-                raise MeasureError(f"the measures have dimension {measures.dim}; this model was fitted on {expected}")
-
-    def inputs(self, measures: Measures) -> np.ndarray:
-        """What the encoder sees of each measure."""
-        if isinstance(self.features, Pixels):
-            return self.features(measures)
-        return self._seen(self.placed(measures))
-
-    def _seen(self, placed: Measures) -> np.ndarray:
-        features: np.ndarray = self.features(placed)
-        if self.exact_dim:
-            return features
-        return np.concatenate([features, (placed.centroids() - self.centre).astype(np.float32)], axis=1)
-
-    def copies(self, measures: Measures, unit: float, seed: int) -> Float32[np.ndarray, "copies n *shape"]:
-        """The encoder's inputs in units of a typical distance: as they are, and moved by isometries, for training."""
-        if isinstance(self.features, Pixels):
-            return self.inputs(measures)[None]
-        placed = self.placed(measures)
-        assert isinstance(self.features, SlicedQuantiles)
-        size = len(measures) * (self.features.size + len(self.centre)) * 4
-        count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
-        copies = None
-        for k, moved in enumerate(maps := self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))):
-            seen = self._seen(replace(placed, support=(placed.support - self.centre) @ moved.T + self.centre))
-            if copies is None:
-                copies = np.empty((len(maps), *seen.shape), dtype=np.float32)
-            np.divide(seen, np.float32(unit), out=copies[k])
-        assert copies is not None
-        return copies
-
-    def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
-        """Centroids, where their distance adds to W exactly: W_2^2 = |difference of means|^2 + W_2^2 of the centred."""
-        if not self.exact_dim:
-            return np.empty((len(measures), 0), dtype=np.float32)
-        return np.asarray(measures.centroids() - self.centre, dtype=np.float32)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What to save beside the encoder's weights."""
-        fixed = {"centre": self.centre}
-        if self.places is not None:
-            fixed["places"] = self.places
-        return fixed | ({"directions": self.features.directions} if isinstance(self.features, SlicedQuantiles) else {})
-
-    def description(self) -> dict[str, Any]:
-        """What model.json says of the features."""
-        if isinstance(self.features, SlicedQuantiles):
-            return {"kind": "sliced quantiles", "levels": self.features.levels}
-        assert isinstance(self.features, Pixels)
-        return {"kind": "pixels", "grid": self.features.grid}
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:
@@ -542,18 +436,13 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
         **description["settings"],
     )
     cost = GroundCost.from_dict(description["cost"], metric if isinstance(metric, np.ndarray) else None)
-    centre = tensors["centre"].numpy()
-    if description["features"]["kind"] == "pixels":
-        grid = tuple(description["features"]["grid"])
-        parts = _Parts.of_pixels(cost, grid, centre, embedder.dim)
-    else:
-        features = SlicedQuantiles(tensors["directions"].numpy(), description["features"]["levels"])
-        places = tensors["places"].numpy() if "places" in tensors else None
-        parts = _Parts.of_quantiles(cost, features, centre, embedder.dim, places)
+    encoding = ENCODINGS[embedder.encoder].restored(
+        cost, embedder.dim, description["features"], {name: tensor.numpy() for name, tensor in tensors.items()}
+    )
     state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    parts.module.load_state_dict(state)
-    parts.module.eval()
-    embedder._parts = parts
+    encoding.module.load_state_dict(state)
+    encoding.module.eval()
+    embedder._encoding = encoding
     embedder._unit = description["unit"]
     embedder._scale = description["calibration"]["scale"]
     embedder.split_ = Split(*(tensors[f"split.{name}"].numpy() for name in ("train", "validation", "test")))
@@ -561,7 +450,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder.mean_distance_ = description["mean_distance"]
     embedder.pairs_used_ = description["pairs_used"]
     embedder.errors_ = description["errors_on_unseen"]
-    embedder._learned = tensors["learned"].numpy()
+    embedder._digests = tensors["digests"].numpy()
     embedder._parents = description["parents"]
     embedder._fitted = embedder.get_params(deep=False)
     return embedder
@@ -601,7 +490,7 @@ def evaluate(
         ArtifactError: a store that the Embedder was not fitted with.
     """
     embedder._check_fitted()
-    embedder._parts.check(measures)
+    embedder._encoding.check(measures)
     known = None if distances is None else embedder._solved_test_pairs(measures, distances)
     report = compare(
         embedder,

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import re
 import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -109,28 +112,37 @@ class Index:
         content = folder / f"content-{secrets.token_hex(8)}"
         try:
             with FileLock(folder / ".lock", timeout=0):
-                self._write(folder, content)
+                self._write(content)
+                header = {"content": content.name, **self._header(content)}
+                write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
+                for old in folder.glob("content-*"):
+                    if old != content and re.fullmatch(r"content-[0-9a-f]{16}", old.name):
+                        shutil.rmtree(old, ignore_errors=True)
         except Timeout as error:
             raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error
 
-    def _write(self, folder: Path, content: Path) -> None:
-        self.embedder.save(content / "model")
-        self.measures.save(content / "measures")
-        np.save(content / "vectors.npy", self.vectors)
-        header = {
+    def _write(self, content: Path) -> None:
+        try:
+            self.embedder.save(content / "model")
+            self.measures.save(content / "measures")
+            np.save(content / "vectors.npy", self.vectors)
+            for file in content.rglob("*.*"):  # on the disk, before index.json says that they are there
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        except BaseException:
+            shutil.rmtree(content, ignore_errors=True)
+            raise
+
+    def _header(self, content: Path) -> dict[str, Any]:
+        return {
             "kind": "index",
             "format": _FORMAT,
-            "content": content.name,
             "count": len(self),
             "dim": self.vectors.shape[1],
             "model_sha256": _model_hash(content / "model"),
             "vectors_sha256": _file_hash(content / "vectors.npy"),
             "measures": self.measures.fingerprint,
         }
-        write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
-        for old in folder.glob("content-*"):
-            if old != content:
-                shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: "str | Path") -> "Index":
@@ -163,6 +175,8 @@ class Index:
             index.vectors = np.load(vectors, mmap_mode="r", allow_pickle=False)
             shape = (header["count"], header["dim"])
         except (KeyError, TypeError, OSError, ValueError) as error:
+            if json.loads((folder / "index.json").read_text()) != header:  # written again in the meantime
+                return cls.load(folder)
             if isinstance(error, WembedError):
                 raise
             raise ArtifactError(f"{folder} is damaged: {error}; make the index again") from error

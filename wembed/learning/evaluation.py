@@ -166,15 +166,13 @@ def compare(
             "candidate, and no negative number"
         )
     rng = np.random.default_rng(seed)
-    taken, taken_exact = (rows[:pairs] for rows in known) if known else (np.empty((0, 2), dtype=np.int64), np.empty(0))
-    fresh = min(pairs, len(measures) * (len(measures) - 1) // 2) - len(taken)
-    listed = random_pairs(np.arange(len(measures)), max(fresh, 0), rng)
+    taken, taken_exact, listed = _asked(len(measures), pairs, known, rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])
     asking = np.sort(rng.permutation(len(pool))[:queries])
     total = len(listed) + len(asking) * len(pool)
     started = time.perf_counter()
     solved = exact_distances(
-        measures, listed.pairs, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
+        measures, listed, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)
     )
     hoods = Neighborhoods.solve(
         measures[pool],
@@ -184,7 +182,7 @@ def compare(
         None if progress is None else lambda done, _: progress(len(listed) + done, total),
     )
     exact_seconds = time.perf_counter() - started
-    asked, exact = np.concatenate([taken, listed.pairs]), np.concatenate([taken_exact, solved])
+    asked, exact = np.concatenate([taken, listed]), np.concatenate([taken_exact, solved])
     used = np.unique(np.concatenate([asked.ravel(), pool]))
     seen = measures[used]
     rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
@@ -218,6 +216,20 @@ def compare(
         exact=exact,
         predicted=predicted,
     )
+
+
+def _asked(
+    count: int, pairs: int, known: tuple[np.ndarray, np.ndarray] | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random pairs of those known, with their distances, and as many others at random as are still wanted."""
+    drawn = random_pairs(np.arange(count), min(pairs, count * (count - 1) // 2), rng).pairs
+    if known is None:
+        return drawn[:0], np.empty(0), drawn
+    _, first = np.unique(np.sort(known[0], axis=1) @ np.array([count, 1]), return_index=True)
+    chosen = rng.permutation(first)[:pairs]
+    taken = np.sort(known[0][chosen], axis=1)
+    others = drawn[~np.isin(np.sort(drawn, axis=1) @ np.array([count, 1]), taken @ np.array([count, 1]))]
+    return taken, known[1][chosen], others[: max(pairs - len(taken), 0)]
 
 
 def score(

@@ -237,6 +237,7 @@ class _State:
         self.encoder.load_state_dict(self.best)
 
     def _save(self, file: Path) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {f"encoder.{name}": tensor.contiguous() for name, tensor in self._copy().items()}
@@ -245,8 +246,12 @@ class _State:
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()}
         history = json.dumps(self.history)
         part = file.with_name(file.name + ".part")
-        save_file(tensors, part, {"identity": self.identity, "step": str(self.step), "history": history})
-        part.replace(file)
+        try:
+            save_file(tensors, part, {"identity": self.identity, "step": str(self.step), "history": history})
+            part.replace(file)
+        except (OSError, SafetensorError) as error:  # a full disk is the latter
+            part.unlink(missing_ok=True)
+            raise ArtifactError(f"could not write {file}: {error}; make room and run the same call again") from error
 
     def resume(self) -> bool:
         if self.file is None or not self.file.exists():

@@ -1,7 +1,7 @@
 """Which pairs to solve, and the split of measures into train, validation and test."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,17 @@ from jaxtyping import Int64
 
 from wembed.errors import SettingError
 
-__all__ = ["Cliques", "Listed", "PairPlan", "Split", "all_pairs", "clique_pairs", "random_pairs", "split_pairs"]
+__all__ = [
+    "DRAWS",
+    "Cliques",
+    "Listed",
+    "PairPlan",
+    "Split",
+    "all_pairs",
+    "clique_pairs",
+    "random_pairs",
+    "split_pairs",
+]
 
 CLIQUE = 8  # measures in a clique; at equal numbers of pairs smaller cliques show the encoder more measures
 _SMALLEST_PART = 2
@@ -179,16 +189,52 @@ def clique_pairs(
     return Cliques(np.concatenate(drawn)[:cliques].astype(np.int64))
 
 
-def split_pairs(split: Split, count: int, seed: int) -> PairPlan:
-    """About `count` pairs in cliques, each part of the split getting its share by number of measures."""
+def some_pairs(members: Int64[np.ndarray, " n"], count: int, rng: np.random.Generator) -> Cliques | Listed:
+    """`count` different pairs of the members, uniformly at random; all of them where there are no more."""
+    if count >= len(members) * (len(members) - 1) // 2:
+        return all_pairs(members)
+    return random_pairs(members, count, rng)
+
+
+DRAWS: dict[str, Callable[[np.ndarray, int, np.random.Generator], Cliques | Listed]] = {
+    "cliques": clique_pairs,
+    "random": some_pairs,
+}
+
+
+def split_pairs(
+    split: Split, count: int, seed: int, draw: str = "cliques", earlier: Sequence[PairPlan] = ()
+) -> PairPlan:
+    """About `count` pairs, each part of the split getting its share by number of measures.
+
+    Args:
+        split: the parts; no pair crosses them.
+        count: pairs in all.
+        seed: draws them.
+        draw: a name in DRAWS.
+        earlier: rounds drawn before, of the same split and seed. Where pairs are scarce none of theirs comes again.
+    """
     total = sum(len(part) for part in split.parts().values())
-    return PairPlan(
-        tuple(
-            clique_pairs(part, max(1, round(count * len(part) / total)), np.random.default_rng([seed, 1 + k]))
-            for k, part in enumerate(split.parts().values())
-            if len(part)
-        )
-    )
+    segments: list[Cliques | Listed] = []
+    for k, part in enumerate(split.parts().values()):
+        if len(part):
+            rng = np.random.default_rng([seed, 1 + k, *([len(earlier)] if earlier else [])])
+            wanted, before = max(1, round(count * len(part) / total)), [round_.segments[k] for round_ in earlier]
+            if before and (wanted + sum(map(len, before))) * 3 > len(part) * (len(part) - 1) // 2:
+                segments.append(_other_pairs(part, wanted, before, rng))
+            else:
+                segments.append(DRAWS[draw](part, wanted, rng))
+    return PairPlan(tuple(segments))
+
+
+def _other_pairs(
+    members: np.ndarray, count: int, before: Sequence[Cliques | Listed], rng: np.random.Generator
+) -> Listed:
+    known = np.searchsorted(members, np.concatenate([segment.take(0, len(segment)) for segment in before]))
+    left = np.ones(len(members) * (len(members) - 1) // 2, dtype=bool)
+    left[known[:, 1] * (known[:, 1] - 1) // 2 + known[:, 0]] = False
+    first, second = _unrank(rng.permutation(np.flatnonzero(left))[:count], len(members))
+    return Listed(np.stack([members[first], members[second]], axis=1).astype(np.int64))
 
 
 def listed_pairs(pairs: "np.ndarray | Sequence[tuple[int, int]]", count: int) -> Int64[np.ndarray, "k 2"]:
@@ -203,7 +249,7 @@ def listed_pairs(pairs: "np.ndarray | Sequence[tuple[int, int]]", count: int) ->
     if len(array) and (int(array.min()) < 0 or int(array.max()) >= count):
         row = int(np.argmax((array < 0).any(axis=1) | (array >= count).any(axis=1)))
         raise SettingError(f"pair {row} is {tuple(array[row].tolist())} and there are {count} measures, from 0")
-    return array.astype(np.int64)
+    return np.sort(array.astype(np.int64), axis=1)
 
 
 def _unrank(rank: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

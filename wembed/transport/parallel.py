@@ -110,11 +110,18 @@ def solve_blocks(
         for block in blocks.tolist():
             yield block, solve_pairs(measures, pairs_of(block), cost)
         return
-    from joblib import Parallel, delayed  # imported late: half of wembed never solves
+    from joblib import Parallel, delayed, effective_n_jobs  # imported late: half of wembed never solves
+    from joblib.parallel import get_active_backend
 
     parent = os.getpid()
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")
     solve = delayed(_solve_block)
+    if not get_active_backend()[0].supports_return_generator:  # such as multiprocessing: then in waves
+        wave = 4 * effective_n_jobs(n_jobs)
+        for begin in range(0, len(blocks), wave):
+            some = blocks[begin : begin + wave].tolist()
+            yield from Parallel(n_jobs=n_jobs)(solve(measures, b, pairs_of(b), cost, parent) for b in some)
+        return
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")
     results = parallel(solve(measures, block, pairs_of(block), cost, parent) for block in blocks.tolist())
     try:
         for result in results:  # noqa: UP028  `yield from` would close them before the warning is silenced
@@ -133,6 +140,10 @@ def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
 def _solve_block(
     measures: Measures, block: int, pairs: np.ndarray, cost: GroundCost, parent: int
 ) -> tuple[int, np.ndarray]:
-    if os.getpid() != parent:
-        os.environ["WEMBED_WORKER"] = "1"
-    return block, solve_pairs(measures, pairs, cost)
+    if os.getpid() == parent:
+        return block, solve_pairs(measures, pairs, cost)
+    from threadpoolctl import threadpool_limits  # imported late: for workers only
+
+    os.environ["WEMBED_WORKER"] = "1"
+    with threadpool_limits(1):
+        return block, solve_pairs(measures, pairs, cost)

@@ -10,11 +10,11 @@ from filelock import FileLock, Timeout
 from wembed.errors import ArtifactError, LockedError, SettingError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
-from wembed.transport.pairs import Listed, PairPlan, Split, all_pairs, listed_pairs, split_pairs
+from wembed.transport.pairs import DRAWS, Listed, PairPlan, Split, all_pairs, listed_pairs, split_pairs
 from wembed.transport.parallel import Progress, block_boundaries, check_jobs, solve_blocks
 from wembed.transport.store import DistanceStore
 
-__all__ = ["precompute", "stored_split"]
+__all__ = ["precompute", "stored_settings", "stored_split"]
 
 
 def precompute(
@@ -25,6 +25,7 @@ def precompute(
     n_jobs: int = -1,
     seed: int = 0,
     *,
+    draw: str = "cliques",
     validation: float = 0.1,
     test: float = 0.1,
     progress: Progress | None = None,
@@ -32,16 +33,17 @@ def precompute(
     """Solve pairs exactly, in parallel, and keep the distances in a folder.
 
     Interrupted at any moment, the same call goes on where it stopped and repeats at most the blocks under way, one a
-    worker. A finished call again does nothing.
+    worker. A finished call again does nothing. The same call with more pairs adds to those that are there.
 
     Args:
         measures: the collection.
         path: the folder of the store.
-        pairs: how many pairs, drawn in cliques within the train, validation and test measures; or "all"; or a
-            (k, 2) array of your own.
+        pairs: how many pairs, drawn within the train, validation and test measures; or "all"; or a (k, 2) array of
+            your own.
         cost: the ground cost; euclidean W_2 by default.
         n_jobs: processes, or -1 for one a core. `joblib.parallel_config` chooses the backend.
         seed: draws the split and the pairs.
+        draw: "cliques" of eight measures, from which an encoder learns faster; or "random", each pair by itself.
         validation: share of the measures, and of the pairs, for validation.
         test: share of the measures, and of the pairs, for test.
         progress: called with the pairs done and the pairs in all.
@@ -55,7 +57,10 @@ def precompute(
     cost = cost or GroundCost()
     cost.check(measures)
     check_jobs(n_jobs)
-    plan, recipe = _plan(len(measures), pairs, seed, validation, test)
+    path = Path(path)
+    found = DistanceStore(path) if (path / "manifest.json").exists() else None
+    rounds, recipe = _plan(len(measures), pairs, draw, seed, validation, test, found)
+    plan = _joined(rounds)
     identity: dict[str, Any] = {
         "measures": measures.fingerprint,
         "count": len(measures),
@@ -64,7 +69,6 @@ def precompute(
         "plan_sha256": plan.digest(),
         "pairs": len(plan),
     }
-    path = Path(path)
     if path.exists() and not path.is_dir():
         raise SettingError(f"{path} is a file; give a folder for the distances")
     try:
@@ -77,12 +81,17 @@ def precompute(
     except Timeout as error:
         raise LockedError(f"another process is filling {path}; wait for it, or give another folder") from error
     try:
-        store = _opened(path, identity)
-        boundaries = block_boundaries(measures, plan)
-        store.mend(boundaries)
+        store = _opened(path, identity, _joined(rounds[:-1]).digest())
+        boundaries = None if store.complete and not store.absent() else _boundaries(measures, rounds)
+        try:
+            if boundaries is not None:
+                store.mend(boundaries)
+            store.clean()
+        except OSError as error:
+            raise ArtifactError(f"could not write {error.filename or path}: {error.strerror}") from error
         if progress:
             progress(len(store), len(plan))
-        if store.complete:
+        if boundaries is None:
             return store
         for block, distances in solve_blocks(measures, plan, boundaries, store.missing(boundaries), cost, n_jobs):
             start = int(boundaries[block])
@@ -102,34 +111,78 @@ def stored_split(store: DistanceStore, seed: int, validation: float = 0.1, test:
     return Split.draw(store.manifest["count"], validation=validation, test=test, seed=seed)
 
 
-def _plan(count: int, pairs: Any, seed: int, validation: float, test: float) -> tuple[PairPlan, dict[str, Any]]:
+def stored_settings(path: str | Path) -> dict[str, Any] | None:
+    """What `precompute` was given for the pairs that a folder holds; None where it holds none."""
+    if not (Path(path) / "manifest.json").exists():
+        return None
+    store = DistanceStore(path)
+    plan = dict(store.manifest["plan"])
+    match plan.pop("kind"):
+        case "split":
+            rounds = plan.pop("rounds")
+            return {**plan, "pairs": sum(rounds)}
+        case "all":
+            return {"pairs": "all"}
+        case _ if store.complete:
+            return {"pairs": store.pairs}
+    raise ArtifactError(f"{path} lacks some of the pairs that it was given; run the same precompute again")
+
+
+def _plan(
+    count: int, pairs: Any, draw: str, seed: int, validation: float, test: float, found: DistanceStore | None
+) -> tuple[list[PairPlan], dict[str, Any]]:
+    """The pairs in rounds, each added to a store that held those before, and the recipe that makes them again."""
+    if draw not in DRAWS:
+        raise SettingError(f"draw={draw!r}; choose one of {', '.join(DRAWS)}")
     if isinstance(pairs, str):
         if pairs != "all":
             raise SettingError(f"pairs={pairs!r}; give a number, 'all', or a (k, 2) array")
-        return PairPlan((all_pairs(np.arange(count)),)), {"kind": "all"}
-    if isinstance(pairs, (int, np.integer)):
-        if pairs < 1:
-            raise SettingError(f"pairs={pairs}; give at least one")
-        split = Split.draw(count, validation=validation, test=test, seed=seed)
-        recipe = {"kind": "split", "pairs": int(pairs), "seed": int(seed), "validation": validation, "test": test}
-        return split_pairs(split, int(pairs), seed), recipe
-    return PairPlan((Listed(listed_pairs(pairs, count)),)), {"kind": "listed"}
+        return [PairPlan((all_pairs(np.arange(count)),))], {"kind": "all"}
+    if not isinstance(pairs, (int, np.integer)):
+        return [PairPlan((Listed(listed_pairs(pairs, count)),))], {"kind": "listed"}
+    if pairs < 1:
+        raise SettingError(f"pairs={pairs}; give at least one")
+    split = Split.draw(count, validation=validation, test=test, seed=seed)
+    recipe = {"kind": "split", "draw": draw, "seed": int(seed), "validation": validation, "test": test}
+    sizes = [int(pairs)]
+    stored = {} if found is None else found.manifest.get("plan", {})
+    before = stored.get("rounds", [])
+    if before and sum(before) <= pairs and stored == {**recipe, "rounds": before}:
+        sizes = before if sum(before) == pairs else [*before, int(pairs) - sum(before)]
+    rounds: list[PairPlan] = []
+    for size in sizes:
+        rounds.append(split_pairs(split, size, seed, draw, rounds))
+    return rounds, recipe | {"rounds": sizes}
 
 
-def _opened(path: Path, identity: dict[str, Any]) -> DistanceStore:
+def _joined(rounds: list[PairPlan]) -> PairPlan:
+    return PairPlan(tuple(segment for round_ in rounds for segment in round_.segments))
+
+
+def _boundaries(measures: Measures, rounds: list[PairPlan]) -> np.ndarray:
+    """Blocks never cross rounds, so that those of the earlier rounds stay where they were."""
+    starts = np.cumsum([0, *map(len, rounds)])
+    cuts = [block_boundaries(measures, round_) + start for round_, start in zip(rounds, starts, strict=False)]
+    return np.unique(np.concatenate(cuts))
+
+
+def _opened(path: Path, identity: dict[str, Any], earlier: str) -> DistanceStore:
+    """The store in the folder, made where there is none, and told of the pairs to add where it holds those before."""
     if not (path / "manifest.json").exists():
         return DistanceStore.create(path, identity)
     store = DistanceStore(path)
-    differences = {
-        "measures": "other measures",
-        "cost": "another ground cost",
-        "plan": "other pairs",
-        "plan_sha256": "other pairs",
-    }
-    for key, what in differences.items():
-        if store.manifest.get(key) != identity[key]:
+    grows = store.manifest.get("plan_sha256") == earlier
+    for key, what in (
+        ("measures", "other measures"),
+        ("cost", "another ground cost"),
+        ("plan", "other pairs"),
+        ("plan_sha256", "other pairs"),
+    ):
+        if store.manifest.get(key) != identity[key] and not (grows and key.startswith("plan")):
             raise ArtifactError(
                 f"{path} holds distances of {what} ({key}: {store.manifest.get(key)}, now {identity[key]}); "
                 "give another folder, or remove this one"
             )
+    if grows:
+        store.grow(identity)
     return store

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["DistanceStore", "write_atomically"]
 _FORMAT = 1
 _MERGE = 32  # small neighbouring shards that are merged into one
 _SHARD_ROWS = 2_000_000  # rows of a shard that is not merged any further
+_OURS = re.compile(r"shard-[\d-]+\.parquet(\.part)?|manifest\.json\.part")
 
 
 class DistanceStore:
@@ -107,24 +109,36 @@ class DistanceStore:
             pairs = np.stack([table["i"].to_numpy(), table["j"].to_numpy()], axis=1).astype(np.int64)
             yield pairs, table["distance"].to_numpy().astype(np.float64)
 
+    def grow(self, manifest: dict[str, Any]) -> None:
+        """Say that the store belongs to a longer plan, which begins with the one it had."""
+        try:
+            self.manifest |= manifest
+            self._write_manifest()
+        except OSError as error:
+            raise ArtifactError(f"could not write {error.filename or self.path}: {error.strerror}") from error
+
     def mend(self, boundaries: Int64[np.ndarray, " blocks_plus_1"]) -> None:
-        """Drop shards whose files are gone or that were cut into other blocks, and files that no entry names."""
-        cuts = set(boundaries.tolist())
+        """Drop shards whose files are gone or that were cut into other blocks."""
+        cuts, absent = set(boundaries.tolist()), set(self.absent())
         kept = [
             shard
             for shard in self.manifest["shards"]
-            if (self.path / shard["file"]).exists() and {shard["start"], shard["start"] + shard["rows"]} <= cuts
+            if shard["file"] not in absent and {shard["start"], shard["start"] + shard["rows"]} <= cuts
         ]
-        try:
-            if len(kept) < len(self.manifest["shards"]):
-                self.manifest["shards"] = kept
-                self._write_manifest()
-            listed = {shard["file"] for shard in kept}
-            for stray in [*self.path.glob("*.parquet"), *self.path.glob("*.part")]:  # left by a kill
-                if stray.name not in listed:
-                    stray.unlink()
-        except OSError as error:
-            raise ArtifactError(f"could not write {error.filename or self.path}: {error.strerror}") from error
+        if len(kept) < len(self.manifest["shards"]):
+            self.manifest["shards"] = kept
+            self._write_manifest()
+
+    def absent(self) -> list[str]:
+        """Files of shards that are not there."""
+        return [shard["file"] for shard in self.manifest["shards"] if not (self.path / shard["file"]).exists()]
+
+    def clean(self) -> None:
+        """Delete what a kill left behind, which no entry names; a user's own files are not touched."""
+        listed = {shard["file"] for shard in self.manifest["shards"]}
+        for file in self.path.iterdir():
+            if _OURS.fullmatch(file.name) and file.name not in listed:
+                file.unlink()
 
     def missing(self, boundaries: Int64[np.ndarray, " blocks_plus_1"]) -> Int64[np.ndarray, " k"]:
         """Which of the blocks [boundaries[b], boundaries[b + 1]) of the plan are not stored yet."""
@@ -195,7 +209,8 @@ class DistanceStore:
         try:
             content = file.read_bytes()
         except OSError as error:
-            if json.loads((self.path / "manifest.json").read_bytes()) != self.manifest:
+            manifest = self.path / "manifest.json"
+            if manifest.exists() and json.loads(manifest.read_bytes()) != self.manifest:
                 raise ArtifactError(f"{self.path} was written to while it was read; open it again") from error
             raise ArtifactError(f"{file} is gone; run the same precompute again: it solves its pairs anew") from error
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
