@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def imports(runs: int) -> dict[str, float]:
         runs, partial(subprocess.run, command, check=True), partial(subprocess.run, bare, check=True)
     )
     return spread([a - b for a, b in zip(ours, empty, strict=True)])
+
+
+def quickstart(folder: Path, smoke: bool) -> float:
+    """Seconds of the README's first command, from nothing."""
+    command = [sys.executable, "-m", "wembed", "quickstart", "--out", str(folder / "quickstart")]
+    started = time.perf_counter()
+    subprocess.run([*command, *(["--pairs", "400"] if smoke else [])], check=True, capture_output=True)
+    return time.perf_counter() - started
 
 
 def step_memory(folder: Path, smoke: bool) -> dict[str, float]:
@@ -121,6 +130,7 @@ def main() -> None:
         results = {
             "encoded_per_second_one_core": encoding(embedder, measures, runs),
             "distances": distances(vectors[:1000] if chosen.smoke else vectors, runs),
+            "quickstart_seconds": quickstart(Path(folder), chosen.smoke),
             "import_seconds": imports(runs),
             "peak_megabytes": peaks,
         }
