@@ -170,13 +170,13 @@ def test_the_content_does_not_depend_on_the_number_of_workers(measures, small_bl
 
 def test_a_finished_call_again_solves_nothing_and_writes_nothing(measures, small_blocks, tmp_path, monkeypatch):
     precompute(measures, tmp_path, "all", n_jobs=1)
-    before = shards(tmp_path), (tmp_path / "manifest.json").stat().st_mtime_ns
+    before = shards(tmp_path), (tmp_path / "_manifest.json").stat().st_mtime_ns
     monkeypatch.setattr(precompute_module, "solve_blocks", lambda *_: pytest.fail("solved again"))
     begin = time.perf_counter()
     store = precompute(measures, tmp_path, "all", n_jobs=2)
     assert time.perf_counter() - begin < 1
     assert len(store) == 780
-    assert (shards(tmp_path), (tmp_path / "manifest.json").stat().st_mtime_ns) == before
+    assert (shards(tmp_path), (tmp_path / "_manifest.json").stat().st_mtime_ns) == before
 
 
 # ---- interruption
@@ -264,7 +264,7 @@ def test_a_kill_after_any_renaming_or_deletion_loses_nothing_and_leaves_nothing(
         assert store.pairs.tolist() == pairs.tolist()
         assert store.distances.tolist() == expected.tolist()
         listed = {shard["file"] for shard in store.manifest["shards"]}
-        assert {file.name for file in copy.iterdir()} - {".lock"} == {"manifest.json", *listed}, step
+        assert {file.name for file in copy.iterdir()} - {".lock"} == {"_manifest.json", *listed}, step
     assert step > 20
 
 
@@ -330,7 +330,12 @@ def test_a_store_begun_with_blocks_of_another_size_is_finished_without_a_pair_tw
 # ---- strays
 
 
-STRAYS = ["shard-000000000000-3.parquet", "shard-000000000999-40.parquet", "shard-1.parquet.part", "manifest.json.part"]
+STRAYS = [
+    "shard-000000000000-3.parquet",
+    "shard-000000000999-40.parquet",
+    "shard-1.parquet.part",
+    "_manifest.json.part",
+]
 
 
 @pytest.mark.parametrize("finished", [False, True], ids=["unfinished", "finished"])
@@ -343,7 +348,7 @@ def test_what_a_kill_left_behind_is_cleaned_away(measures, small_blocks, tmp_pat
         (tmp_path / stray).write_bytes(b"half")
     store = precompute(measures, tmp_path, "all", n_jobs=1)
     listed = {shard["file"] for shard in store.manifest["shards"]}
-    assert {file.name for file in tmp_path.iterdir()} - {".lock"} == {"manifest.json", *listed}
+    assert {file.name for file in tmp_path.iterdir()} - {".lock"} == {"_manifest.json", *listed}
 
 
 # ---- healing
@@ -379,7 +384,7 @@ def test_missing_shards_heal(measures, small_blocks, tmp_path):
 
 def test_a_missing_manifest_begins_anew_and_leaves_no_shard_of_before(measures, small_blocks, tmp_path):
     precompute(measures, tmp_path, "all", n_jobs=1)
-    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "_manifest.json").unlink()
     store = precompute(measures, tmp_path, [(0, 1)], n_jobs=1)
     assert store.pairs.tolist() == [[0, 1]]
     assert [file.name for file in tmp_path.glob("*.parquet")] == [store.manifest["shards"][0]["file"]]
@@ -475,10 +480,10 @@ def test_listed_pairs_in_another_order_are_other_pairs(measures, tmp_path):
 
 def test_a_damaged_manifest_is_an_error_and_nothing_is_overwritten(measures, tmp_path):
     precompute(measures, tmp_path, 100, n_jobs=1)
-    manifest = tmp_path / "manifest.json"
+    manifest = tmp_path / "_manifest.json"
     manifest.write_text(manifest.read_text()[:-40])
     before = shards(tmp_path)
-    with pytest.raises(ArtifactError, match=r"manifest.json is damaged"):
+    with pytest.raises(ArtifactError, match=r"_manifest.json is damaged"):
         precompute(measures, tmp_path, 100, n_jobs=1)
     assert shards(tmp_path) == before
 
@@ -585,7 +590,7 @@ def test_a_disk_too_full_to_begin_is_an_error_and_the_same_call_completes_when_t
 
 def test_the_manifest_stays_readable_by_other_programs(measures, tmp_path):
     precompute(measures, tmp_path, 100, n_jobs=1)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
     assert manifest["plan"] == {
         "kind": "split",
         "draw": "cliques",

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +87,7 @@ def test_batches_go_through_the_shards_in_order(tmp_path):
 
 def test_the_manifest_is_plain_json_and_names_what_the_distances_belong_to(tmp_path):
     fill(tmp_path, 10, [4])
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
     assert manifest["kind"] == "distances"
     assert manifest["format"] == 1
     assert manifest["measures"] == "m"
@@ -192,10 +193,17 @@ def test_the_digest_changes_with_a_distance_and_with_the_cost(tmp_path):
 # ---- other readers
 
 
-def test_pandas_reads_the_shards(tmp_path):
+def test_arrow_reads_the_folder(tmp_path):
+    fill(tmp_path, 20, [5, 12])
+    (tmp_path / ".lock").touch()
+    table = pq.read_table(tmp_path)
+    check_frame(*(table[name].to_numpy() for name in ("i", "j", "distance")))
+
+
+def test_pandas_reads_the_folder(tmp_path):
     pd = pytest.importorskip("pandas")
     fill(tmp_path, 20, [5, 12])
-    frame = pd.concat([pd.read_parquet(file) for file in shards(tmp_path)])
+    frame = pd.read_parquet(tmp_path)
     check_frame(frame["i"].to_numpy(), frame["j"].to_numpy(), frame["distance"].to_numpy())
 
 
@@ -295,9 +303,9 @@ MANIFESTS = {
 @pytest.mark.parametrize("harm", MANIFESTS)
 def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path, harm):
     fill(tmp_path, 100, [50])
-    manifest = tmp_path / "manifest.json"
+    manifest = tmp_path / "_manifest.json"
     manifest.write_bytes(MANIFESTS[harm](manifest.read_text()))
-    with pytest.raises(ArtifactError, match=r"manifest.json is damaged or of another format") as caught:
+    with pytest.raises(ArtifactError, match=r"_manifest.json is damaged or of another format") as caught:
         DistanceStore(tmp_path)
     assert str(manifest) in str(caught.value)
 
@@ -305,9 +313,9 @@ def test_a_damaged_manifest_is_an_error_that_names_it(tmp_path, harm):
 @pytest.mark.parametrize("change", [("rows", 51), ("rows", 0), ("start", 7)])
 def test_a_manifest_that_miscounts_a_shard_is_an_error(tmp_path, change):
     fill(tmp_path, 100, [50])
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
     manifest["shards"][1][change[0]] = change[1]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "_manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"manifest|shard"):
         list(DistanceStore(tmp_path).batches())
 
@@ -315,14 +323,14 @@ def test_a_manifest_that_miscounts_a_shard_is_an_error(tmp_path, change):
 def test_mending_drops_missing_shards_and_whatever_a_kill_left_behind(tmp_path):
     store = fill(tmp_path, 100, [30, 60])
     shards(tmp_path)[1].unlink()
-    for stray in ("shard-000000000060-7.parquet", "shard-000000000030-30.parquet.part", "manifest.json.part"):
+    for stray in ("shard-000000000060-7.parquet", "shard-000000000030-30.parquet.part", "_manifest.json.part"):
         (tmp_path / stray).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     store.mend(np.array([0, 30, 60, 100]))
     store.clean()
     assert len(store) == len(DistanceStore(tmp_path)) == 70
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "manifest.json",
+        "_manifest.json",
         "notes.txt",
         "shard-000000000000-30.parquet",
         "shard-000000000060-40.parquet",

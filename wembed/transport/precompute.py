@@ -58,7 +58,7 @@ def precompute(
     cost.check(measures)
     check_jobs(n_jobs)
     path = Path(path)
-    found = DistanceStore(path) if (path / "manifest.json").exists() else None
+    found = DistanceStore(path) if (path / "_manifest.json").exists() else None
     rounds, recipe = _plan(len(measures), pairs, draw, seed, validation, test, found)
     plan = _joined(rounds)
     identity: dict[str, Any] = {
@@ -113,7 +113,7 @@ def stored_split(store: DistanceStore, seed: int, validation: float = 0.1, test:
 
 def stored_settings(path: str | Path) -> dict[str, Any] | None:
     """What `precompute` was given for the pairs that a folder holds; None where it holds none."""
-    if not (Path(path) / "manifest.json").exists():
+    if not (Path(path) / "_manifest.json").exists():
         return None
     store = DistanceStore(path)
     plan = dict(store.manifest["plan"])
@@ -168,7 +168,7 @@ def _boundaries(measures: Measures, rounds: list[PairPlan]) -> np.ndarray:
 
 def _opened(path: Path, identity: dict[str, Any], earlier: str) -> DistanceStore:
     """The store in the folder, made where there is none, and told of the pairs to add where it holds those before."""
-    if not (path / "manifest.json").exists():
+    if not (path / "_manifest.json").exists():
         return DistanceStore.create(path, identity)
     store = DistanceStore(path)
     grows = store.manifest.get("plan_sha256") == earlier

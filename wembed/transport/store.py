@@ -21,18 +21,19 @@ __all__ = ["DistanceStore", "write_atomically"]
 _FORMAT = 1
 _MERGE = 32  # small neighbouring shards that are merged into one
 _SHARD_ROWS = 2_000_000  # rows of a shard that is not merged any further
-_OURS = re.compile(r"shard-[\d-]+\.parquet(\.part)?|manifest\.json\.part")
+_OURS = re.compile(r"shard-[\d-]+\.parquet(\.part)?|_manifest\.json\.part")
 
 
 class DistanceStore:
     """Pairs (i < j) and their W_p in Parquet shards, beside a manifest that says what they belong to.
 
-    Every shard holds the columns i, j and distance of a run of pairs; pandas, polars and DuckDB open the folder's
-    `*.parquet` as they are. `wembed.precompute` writes a store; this class reads it.
+    Every shard holds the columns i, j and distance of a run of pairs. pandas opens the folder as it is (Arrow passes
+    over names that begin with _), polars and DuckDB its `*.parquet`. `wembed.precompute` writes a store; this class
+    reads it.
 
     Attributes:
         path: the folder.
-        manifest: what the distances belong to, as written in manifest.json.
+        manifest: what the distances belong to, as written in _manifest.json.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,7 +45,7 @@ class DistanceStore:
         """
         self.path = Path(path)
         try:
-            text = (self.path / "manifest.json").read_bytes()
+            text = (self.path / "_manifest.json").read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ReadError(f"{self.path} holds no distances; write them with wembed.precompute") from error
         try:
@@ -54,7 +55,8 @@ class DistanceStore:
             _check_shards(self.manifest["shards"], self.manifest["pairs"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"{self.path / 'manifest.json'} is damaged or of another format; remove the folder and precompute again"
+                f"{self.path / '_manifest.json'} is damaged or of another format; remove the folder and precompute "
+                "again"
             ) from error
 
     @classmethod
@@ -63,7 +65,7 @@ class DistanceStore:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _write_json(path / "manifest.json", {"kind": "distances", "format": _FORMAT, **manifest, "shards": []})
+            _write_json(path / "_manifest.json", {"kind": "distances", "format": _FORMAT, **manifest, "shards": []})
         except OSError as error:
             raise ArtifactError(f"could not write {error.filename or path}: {error.strerror}") from error
         return cls(path)
@@ -209,7 +211,7 @@ class DistanceStore:
         try:
             content = file.read_bytes()
         except OSError as error:
-            manifest = self.path / "manifest.json"
+            manifest = self.path / "_manifest.json"
             if manifest.exists() and json.loads(manifest.read_bytes()) != self.manifest:
                 raise ArtifactError(f"{self.path} was written to while it was read; open it again") from error
             raise ArtifactError(f"{file} is gone; run the same precompute again: it solves its pairs anew") from error
@@ -221,7 +223,7 @@ class DistanceStore:
         return pq.read_table(pa.BufferReader(content))
 
     def _write_manifest(self) -> None:
-        _write_json(self.path / "manifest.json", self.manifest)
+        _write_json(self.path / "_manifest.json", self.manifest)
 
 
 def _check_shards(shards: list[dict[str, Any]], pairs: int) -> None:
