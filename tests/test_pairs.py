@@ -286,3 +286,11 @@ def test_random_pairs_can_be_drawn_in_place_of_cliques():
     _, times = np.unique(pairs, return_counts=True)
     assert len(times) > 350  # cliques would show each measure seven times or not at all
     assert len(whole(split_pairs(Split.draw(30), 10**6, 0, draw="random"))) == 24 * 23 // 2 + 3 + 3
+
+
+def test_a_later_round_draws_other_cliques():
+    split = Split.draw(4_000)
+    first = split_pairs(split, 5_000, 0)
+    second = whole(split_pairs(split, 5_000, 0, earlier=[first]))
+    again = np.isin(second @ np.array([4_000, 1]), whole(first) @ np.array([4_000, 1]))
+    assert again.mean() < 0.05
