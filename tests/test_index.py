@@ -112,6 +112,17 @@ def test_an_index_that_is_written_again_while_it_is_read_is_read_again(
     assert len(wembed.Index.load(tmp_path / "index")) == 50
 
 
+def test_files_of_the_user_are_left_alone(index: wembed.Index, tmp_path: Path) -> None:
+    (tmp_path / "a" / "content-0123456789abcdef").mkdir(parents=True)
+    index.save(tmp_path / "a")
+    assert (tmp_path / "a" / "content-0123456789abcdef").is_dir()
+    for name in ("index.json", "model.json"):
+        (tmp_path / name).write_text("[1]")
+        with pytest.raises(wembed.ArtifactError, match="not the description of a wembed"):
+            (index if name == "index.json" else index.embedder).save(tmp_path)
+        assert (tmp_path / name).read_text() == "[1]"
+
+
 def test_two_writers_of_one_index_do_not_mix(index: wembed.Index, tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     with FileLock(tmp_path / "index" / ".lock"), pytest.raises(wembed.LockedError, match="another process"):

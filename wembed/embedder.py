@@ -27,7 +27,7 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import PairPlan, Split, split_pairs
 from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.precompute import stored_split
-from wembed.transport.store import DistanceStore, write_atomically
+from wembed.transport.store import DistanceStore, check_ours, write_atomically
 
 __all__ = ["Embedder", "evaluate", "load"]
 
@@ -219,11 +219,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
 
     def save(self, folder: "str | Path") -> None:
-        """Write model.json and the weights it names into a folder; `wembed.load` reads them."""
+        """Write model.json and the weights it names into a folder; `wembed.load` reads them.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ArtifactError: the folder holds a model.json that is not a model's.
+        """
         self._check_fitted()
         from safetensors.torch import save
 
         folder = Path(folder)
+        check_ours(folder / "model.json", "model")
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}

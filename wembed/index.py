@@ -19,7 +19,7 @@ from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, W
 from wembed.euclidean import distances_between
 from wembed.measures import Measures
 from wembed.transport.parallel import Progress, exact_distances
-from wembed.transport.store import write_atomically
+from wembed.transport.store import check_ours, write_atomically
 
 __all__ = ["Index", "Neighbors"]
 
@@ -105,9 +105,11 @@ class Index:
         files lie in a subfolder of their own, and index.json, which names it, is replaced last.
 
         Raises:
+            ArtifactError: the folder holds an index.json that is not an index's.
             LockedError: another process is writing this index.
         """
         folder = Path(folder)
+        ours = check_ours(folder / "index.json", "index")
         folder.mkdir(parents=True, exist_ok=True)
         content = folder / f"content-{secrets.token_hex(8)}"
         try:
@@ -115,7 +117,7 @@ class Index:
                 self._write(content)
                 header = {"content": content.name, **self._header(content)}
                 write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
-                for old in folder.glob("content-*"):
+                for old in folder.glob("content-*") if ours else ():
                     if old != content and re.fullmatch(r"content-[0-9a-f]{16}", old.name):
                         shutil.rmtree(old, ignore_errors=True)
         except Timeout as error:

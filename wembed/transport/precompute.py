@@ -33,7 +33,8 @@ def precompute(
     """Solve pairs exactly, in parallel, and keep the distances in a folder.
 
     Interrupted at any moment, the same call goes on where it stopped and repeats at most the blocks under way, one a
-    worker. A finished call again does nothing. The same call with more pairs adds to those that are there.
+    worker. A finished call again does nothing. The same call with more pairs adds to those that are there; with
+    fewer it leaves them as they are.
 
     Args:
         measures: the collection.
@@ -147,8 +148,8 @@ def _plan(
     sizes = [int(pairs)]
     stored = {} if found is None else found.manifest.get("plan", {})
     before = stored.get("rounds", [])
-    if before and sum(before) <= pairs and stored == {**recipe, "rounds": before}:
-        sizes = before if sum(before) == pairs else [*before, int(pairs) - sum(before)]
+    if before and stored == {**recipe, "rounds": before}:
+        sizes = [*before, int(pairs) - sum(before)] if sum(before) < pairs else before
     rounds: list[PairPlan] = []
     for size in sizes:
         rounds.append(split_pairs(split, size, seed, draw, rounds))
@@ -169,6 +170,8 @@ def _boundaries(measures: Measures, rounds: list[PairPlan]) -> np.ndarray:
 def _opened(path: Path, identity: dict[str, Any], earlier: str) -> DistanceStore:
     """The store in the folder, made where there is none, and told of the pairs to add where it holds those before."""
     if not (path / "_manifest.json").exists():
+        if foreign := next(path.glob("shard-*.parquet"), None):
+            raise ArtifactError(f"{foreign} is there without a _manifest.json; give another folder, or remove it")
         return DistanceStore.create(path, identity)
     store = DistanceStore(path)
     grows = store.manifest.get("plan_sha256") == earlier

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 
 from wembed.errors import ArtifactError, ReadError
 
-__all__ = ["DistanceStore", "write_atomically"]
+__all__ = ["DistanceStore", "check_ours", "write_atomically"]
 
 _FORMAT = 1
 _MERGE = 32  # small neighbouring shards that are merged into one
@@ -240,6 +240,23 @@ def _check_shards(shards: list[dict[str, Any]], pairs: int) -> None:
 
 def _shard_name(start: int, rows: int) -> str:
     return f"shard-{start:012d}-{rows}.parquet"
+
+
+def check_ours(file: Path, kind: str) -> bool:
+    """Whether the description of an artifact is there already; something else of the same name is refused.
+
+    Raises:
+        ArtifactError: the file is not the description of such an artifact.
+    """
+    if not file.exists():
+        return False
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError:
+        return True  # a damaged one of ours, to be replaced
+    if not isinstance(found, dict) or found.get("kind") != kind:
+        raise ArtifactError(f"{file} is not the description of a wembed {kind}; give another folder")
+    return True
 
 
 def write_atomically(file: Path, content: bytes) -> None:
