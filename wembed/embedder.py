@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -264,8 +263,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         # The description comes last and names the weights, so that a kill leaves the old model or the new one.
         write_atomically(folder / file, weights)
         write_atomically(folder / "model.json", (json.dumps(plain, indent=1) + "\n").encode())
-        for old in folder.glob("weights-*.safetensors"):
-            if old.name != file and re.fullmatch(r"weights-[0-9a-f]{16}\.safetensors", old.name):
+        for old in folder.glob("weights-" + "[0-9a-f]" * 16 + ".safetensors"):
+            if old.name != file:
                 old.unlink()
 
     def check(self, measures: Measures) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -117,8 +116,8 @@ class Index:
                 self._write(content)
                 header = {"content": content.name, **self._header(content)}
                 write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
-                for old in folder.glob("content-*") if ours else ():
-                    if old != content and re.fullmatch(r"content-[0-9a-f]{16}", old.name):
+                for old in folder.glob("content-" + "[0-9a-f]" * 16) if ours else ():
+                    if old != content:
                         shutil.rmtree(old, ignore_errors=True)
         except Timeout as error:
             raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error

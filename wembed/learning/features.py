@@ -1,7 +1,6 @@
 """Fixed geometric features of a measure: what an encoder sees of it."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -9,19 +8,10 @@ from jaxtyping import Float32, Float64
 from wembed.errors import MeasureError
 from wembed.measures import Measures
 
-__all__ = ["Features", "Pixels", "SlicedQuantiles", "directions_for", "levels_for"]
+__all__ = ["Pixels", "SlicedQuantiles", "directions_for", "levels_for"]
 
 _MANY_DIMENSIONS = 64
 _BLOCK_NUMBERS = 1 << 17  # padded atoms times directions in one go: the working set stays in the cache
-
-
-@runtime_checkable
-class Features(Protocol):
-    """A map from measures to arrays of one shape, fixed before training."""
-
-    def __call__(self, measures: Measures) -> np.ndarray:
-        """Features of each measure, one a row."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
