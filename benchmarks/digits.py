@@ -1,7 +1,7 @@
 """How close do 20,000 and 300,000 exact pairs bring the distances of unseen digits, and at what cost?"""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,10 @@ def main() -> None:
         store = stored(measures, work / f"train-{size}", size)
         results["methods"][f"wembed, {size:,} pairs"] = learned(measures, store, exam, seeds, training=training)
     fewest = sizes[0]
+    plain = replace(training or TrainingSettings(), auxiliary=0.0)
+    results["methods"][f"wembed without transport maps, {fewest:,} pairs"] = learned(
+        measures, DistanceStore(work / f"train-{fewest}"), exam, seeds, training=plain
+    )
     results["methods"][f"DWE's network, {fewest:,} pairs"] = (
         learned(  # with more pairs it trains for a quarter of an hour
             measures,

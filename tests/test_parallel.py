@@ -248,15 +248,13 @@ def test_few_pairs_are_solved_without_starting_workers(measures, monkeypatch):
     assert exact_distances(measures, [(0, 1), (2, 3)], n_jobs=8).shape == (2,)
 
 
-def test_a_worker_computes_on_one_thread(measures, monkeypatch):
+def test_a_worker_computes_on_one_thread(monkeypatch):
     threads = []
 
-    def solve(*_):
+    def task():
         threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-        return np.zeros(1)
 
     monkeypatch.setenv("WEMBED_WORKER", "")
-    monkeypatch.setattr(parallel, "solve_pairs", solve)
     with threadpoolctl.threadpool_limits(2):
-        parallel._solve_block(measures, 0, np.array([[0, 1]]), GroundCost(), parent=-1)
+        parallel._as_worker(-1, task, ())
     assert set(threads) == {1}

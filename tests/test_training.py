@@ -9,9 +9,9 @@ import torch
 from test_store import full_disk
 
 from wembed import ArtifactError, SettingError, TrainingSettings
-from wembed.learning.encoders import DWEEncoder, QuantileEncoder
+from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, QuantileEncoder
 from wembed.learning.losses import distance_error, squared_distance_error
-from wembed.learning.training import Examples, train
+from wembed.learning.training import Auxiliary, Examples, train
 
 
 def examples(count: int = 60, seed: int = 0) -> Examples:
@@ -32,6 +32,14 @@ def encoder(data: Examples) -> QuantileEncoder:
     made = QuantileEncoder(8, 8, width=32)
     made.start_from(data.features[0, :45])
     return made
+
+
+def with_auxiliary(data: Examples, made: QuantileEncoder, seed: int = 0) -> Examples:
+    """A second task: squares of the features, which no linear map gives."""
+    features = np.random.default_rng([seed, 1]).normal(size=(600, 8)).astype(np.float32) / 4
+    torch.manual_seed(seed)
+    head = AuxiliaryHead(made, features, features**2)
+    return replace(data, auxiliary=Auxiliary(head, features, features**2))
 
 
 def weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -98,6 +106,45 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(tmp_path: Path) -> 
     assert not file.exists()
 
 
+def test_the_auxiliary_task_is_learned_beside_and_has_a_say_in_the_encoder() -> None:
+    data, fresh = examples(), np.random.default_rng(9).normal(size=(200, 8)).astype(np.float32) / 4
+    errors = {}
+    for weight in (0.0, 1.0):
+        made = encoder(data)
+        both = with_auxiliary(data, made)
+        assert both.auxiliary is not None
+        train(made, both, TrainingSettings(steps=300, auxiliary=weight, patience=1.0))
+        with torch.no_grad():
+            missed = both.auxiliary.head(made, torch.from_numpy(fresh)).numpy() - fresh**2
+        errors[weight] = float(np.square(missed).sum() / np.square(fresh**2 - (fresh**2).mean(axis=0)).sum())
+    assert errors[1.0] < 0.6 * errors[0.0]
+
+
+def test_the_auxiliary_head_starts_at_the_least_squares_fit() -> None:
+    features = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    targets = (features @ np.linspace(0, 1, 24).reshape(8, 3) + 5).astype(np.float32)
+    made = encoder(examples())
+    head = AuxiliaryHead(made, features, targets)
+    with torch.no_grad():
+        np.testing.assert_allclose(head.linear(torch.from_numpy(features)).numpy(), targets, atol=1e-3)
+
+
+def test_an_interrupted_training_with_an_auxiliary_task_goes_on_to_the_same_encoder(tmp_path: Path) -> None:
+    data, settings, file = examples(), TrainingSettings(steps=60, checks=6, batch_pairs=200), tmp_path / "t.safetensors"
+    train(whole := encoder(data), with_auxiliary(data, whole), settings)
+
+    def kill(step: int, steps: int, error: float) -> None:
+        if step == 37:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(first := encoder(data), with_auxiliary(data, first), settings, checkpoint=file, progress=kill)
+    with pytest.raises(ArtifactError, match="another training"):
+        train(other := encoder(data), with_auxiliary(data, other, seed=1), settings, checkpoint=file)
+    train(resumed := encoder(data), with_auxiliary(data, resumed), settings, checkpoint=file)
+    assert_same(whole, resumed)
+
+
 def test_a_full_disk_is_an_error_that_names_the_checkpoint(tmp_path: Path) -> None:
     data, file = examples(), tmp_path / "training.safetensors"
     with full_disk() as no_more_than:
@@ -158,7 +205,15 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch_pairs": 0}, {"warm_up": 1.0}, {"learning_rate": 0.0}, {"patience": 0.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_pairs": 0},
+        {"warm_up": 1.0},
+        {"learning_rate": 0.0},
+        {"patience": 0.0},
+        {"auxiliary": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError):

@@ -125,6 +125,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         learned_from = measures[used]
         inputs = encoding.copies(learned_from, unit, self.random_state)
         encoding.start_from(inputs[0, np.isin(used, solved.split.train)])
+        auxiliary = None
+        if training.auxiliary:
+            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.random_state)
+                members, count = measures[solved.split.train[:_KNOWN]], len(solved.train_pairs)
+                auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
                 encoding.module,
@@ -135,6 +141,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                     solved.train_distances / unit,
                     np.searchsorted(used, solved.validation_pairs),
                     solved.validation_distances / unit,
+                    auxiliary,
                 ),
                 training,
                 encoding.loss,

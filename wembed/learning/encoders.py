@@ -7,7 +7,7 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["DWEEncoder", "QuantileEncoder"]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "QuantileEncoder"]
 
 
 class QuantileEncoder(nn.Module):
@@ -23,6 +23,7 @@ class QuantileEncoder(nn.Module):
 
     def __init__(self, features: int, dim: int, width: int = 512) -> None:
         super().__init__()
+        self.width = width
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("scale", torch.ones(()))
         self.linear = nn.Linear(features, dim, bias=False)
@@ -51,6 +52,40 @@ class QuantileEncoder(nn.Module):
         centred = features - self.centre
         vectors: torch.Tensor = self.linear(centred) + self._SHARE * self.perceptron(centred / self.scale)
         return vectors
+
+    def hidden(self, features: torch.Tensor) -> torch.Tensor:
+        """What the perceptron makes of the features before its last layer (n, width)."""
+        units: torch.Tensor = self.perceptron[:-1]((features - self.centre) / self.scale)
+        return units
+
+
+class AuxiliaryHead(nn.Module):
+    """Predicts something else of a measure from the hidden units of a QuantileEncoder: a linear map beside them.
+
+    Hidden units that serve two tasks generalise better (Caruana 1997). The linear map starts at the least-squares fit
+    from the features, so that the hidden units are asked for the rest.
+    """
+
+    def __init__(
+        self, encoder: QuantileEncoder, features: Float32[np.ndarray, "n features"], targets: Float32[np.ndarray, "n t"]
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features.shape[1], targets.shape[1])
+        self.last = nn.Linear(encoder.width, targets.shape[1], bias=False)
+        known, wanted = torch.from_numpy(features).double(), torch.from_numpy(targets).double()
+        middle, centred = wanted.mean(dim=0), known - known.mean(dim=0)
+        covariance = centred.T @ centred
+        covariance.diagonal().add_(1e-6 * covariance.trace() / len(covariance) + torch.finfo(torch.double).tiny)
+        fit = torch.linalg.solve(covariance, centred.T @ (wanted - middle))
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
+            self.linear.weight.copy_(fit.T)
+            self.linear.bias.copy_(middle - known.mean(dim=0) @ fit)
+
+    def forward(self, encoder: QuantileEncoder, features: torch.Tensor) -> torch.Tensor:
+        """The prediction (n, t) from features (n, features)."""
+        predicted: torch.Tensor = self.linear(features) + self.last(encoder.hidden(features))
+        return predicted
 
 
 class DWEEncoder(nn.Module):

@@ -10,16 +10,22 @@ from jaxtyping import Float32
 from torch import nn
 
 from wembed.errors import MeasureError, SettingError
-from wembed.learning.encoders import DWEEncoder, QuantileEncoder
-from wembed.learning.features import Pixels, SlicedQuantiles, directions_for, levels_for
+from wembed.learning.augmentation import distorted
+from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, QuantileEncoder
+from wembed.learning.features import LinearTransport, Pixels, SlicedQuantiles, directions_for, levels_for
 from wembed.learning.losses import Loss, distance_error, squared_distance_error
+from wembed.learning.training import Auxiliary
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
+from wembed.transport.parallel import Progress, work_of
 
 __all__ = ["ENCODINGS", "Encoding", "PixelEncoding", "QuantileEncoding"]
 
 _COPIES = 3  # of the features, for training
 _COPY_BYTES = 400_000_000
+_REFERENCE_ATOMS = 64
+_AUXILIARY_MEASURES = 60_000
+_AUXILIARY_BYTES = 400_000_000
 
 
 class Encoding(ABC):
@@ -90,6 +96,21 @@ class Encoding(ABC):
         """The inputs as they are, and after isometries that move all measures alike, for training."""
         return self.inputs(measures, unit)[None]
 
+    def auxiliary(
+        self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
+    ) -> Auxiliary | None:
+        """A second task for the encoder, from training measures; None where there is none.
+
+        Args:
+            measures: of the train part.
+            unit: a typical distance.
+            pairs: how many training pairs were solved: the task may cost half as much.
+            seed: draws what is random.
+            n_jobs: processes, or -1 for one a core.
+            progress: called with what is done and what there is to do.
+        """
+        return None
+
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """The coordinates that stand beside the encoder's output."""
         return np.empty((len(measures), 0), dtype=np.float32)
@@ -158,6 +179,29 @@ class QuantileEncoding(Encoding):
 
     def start_from(self, inputs: np.ndarray) -> None:
         self.module.start_from(inputs)
+
+    def auxiliary(
+        self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
+    ) -> Auxiliary | None:
+        """Linear optimal transport to one reference, of the measures and of distorted ones.
+
+        It takes one solve a measure, not a pair, and tells of the measure what slices don't. On a line they tell all.
+        """
+        placed = self._placed(measures)
+        if placed.dim == 1:
+            return None
+        transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed)
+        atoms, reference = np.array([placed.sizes.mean()]), np.array([len(transport.reference)])
+        affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
+        numbers = self.module.linear.in_features + transport.reference.size + 2 * placed.dim * int(atoms[0])
+        count = max(1, min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers)))
+        some = np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])
+        shown = [placed[some]]
+        if count > len(some):
+            shown.append(distorted(placed, count - len(some), seed))
+        known = Measures.concatenate(shown)
+        features, targets = self._seen(known, unit), transport(known, n_jobs, progress) / np.float32(unit)
+        return Auxiliary(AuxiliaryHead(self.module, features, targets), features, targets)
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """Centroids: W_2^2 = |difference of means|^2 + W_2^2 of the centred measures."""

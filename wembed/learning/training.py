@@ -32,6 +32,7 @@ class TrainingSettings:
         warm_up: share of the steps in which the learning rate rises.
         checks: how often the validation error is taken, at most.
         patience: training stops when the validation error has not improved for this share of the checks.
+        auxiliary: weight of the error of the auxiliary task, as a share of the variance of its targets; 0 for none.
         seed: draws the order of the batches.
 
     Raises:
@@ -45,6 +46,7 @@ class TrainingSettings:
     warm_up: float = 0.15
     checks: int = 40
     patience: float = 0.5
+    auxiliary: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,12 +54,12 @@ class TrainingSettings:
             raise SettingError(f"steps={self.steps}; train for at least one step")
         if self.batch_pairs < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise SettingError(f"learning_rate={self.learning_rate}, weight_decay={self.weight_decay}: out of range")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.auxiliary >= 0):
+            raise SettingError(f"training settings out of range: {self}")
 
     def steps_for(self, pairs: int) -> int:
-        """The number of steps: 1,000 at 16,000 pairs, growing with the square root."""
-        return self.steps or min(max(round(1000 * math.sqrt(pairs / 16_000)), 200), 50_000)
+        """The number of steps: 2,000 at 16,000 pairs, growing with the square root."""
+        return self.steps or min(max(round(2000 * math.sqrt(pairs / 16_000)), 200), 50_000)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step: one cycle, up and down along cosines (Smith and Topin 2018)."""
@@ -65,6 +67,21 @@ class TrainingSettings:
         if step < rise:
             return self.learning_rate * (0.52 - 0.48 * math.cos(math.pi * step / rise))
         return self.learning_rate * (1e-4 + 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))))
+
+
+@dataclass(frozen=True, eq=False)
+class Auxiliary:
+    """A second task for the encoder, one that needs no exact distances between measures.
+
+    Attributes:
+        head: a module that predicts the targets, called with the encoder and features.
+        features: of any measures.
+        targets: what is to be predicted of each.
+    """
+
+    head: nn.Module
+    features: Float32[np.ndarray, "n *shape"]
+    targets: Float32[np.ndarray, "n t"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +96,7 @@ class Examples:
         train_distances: their exact distances.
         validation_pairs: rows of `features`; none of these measures is in a training pair.
         validation_distances: their exact distances.
+        auxiliary: a second task, if there is one.
     """
 
     features: Float32[np.ndarray, "copies n *shape"]
@@ -87,11 +105,15 @@ class Examples:
     train_distances: Float64[np.ndarray, " k"]
     validation_pairs: Int64[np.ndarray, "v 2"]
     validation_distances: Float64[np.ndarray, " v"]
+    auxiliary: Auxiliary | None = None
 
     def digest(self) -> str:
-        """A hash of everything here."""
+        """A hash of every array here."""
         content = hashlib.sha256()
-        for array in vars(self).values():
+        arrays = [array for name, array in vars(self).items() if name != "auxiliary"]
+        if self.auxiliary:
+            arrays += [self.auxiliary.features, self.auxiliary.targets]
+        for array in arrays:
             content.update(f"{array.shape}{array.dtype}".encode())
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
@@ -125,7 +147,11 @@ def train(
         ArtifactError: the checkpoint belongs to another training.
     """
     settings = settings or TrainingSettings()
-    encoder.to(device)
+    modules = nn.ModuleDict({"encoder": encoder})
+    task = _AuxiliaryTask(examples.auxiliary, settings, device) if examples.auxiliary and settings.auxiliary else None
+    if task:
+        modules["auxiliary"] = task.head
+    modules.to(device)
     features = torch.from_numpy(examples.features).to(device)
     exact_part = torch.from_numpy(examples.exact_part).to(device)
     pairs = torch.from_numpy(examples.train_pairs).to(device)
@@ -133,7 +159,7 @@ def train(
     steps = settings.steps_for(len(pairs))
     every = max(1, -(-steps // settings.checks))
     optimizer = torch.optim.AdamW(
-        encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
     batches = _Batches(len(pairs), settings)
 
@@ -159,10 +185,10 @@ def train(
     identity = {
         **asdict(settings),
         "loss": loss.__name__,
-        "encoder": {name: list(tensor.shape) for name, tensor in encoder.state_dict().items()},
+        "modules": {name: list(tensor.shape) for name, tensor in modules.state_dict().items()},
         "examples": examples.digest() if checkpoint else "",
     }
-    state = _State(encoder, optimizer, checkpoint, identity)
+    state = _State(modules, optimizer, checkpoint, identity)
     if not state.resume():
         state.check(0, validation_error())
     while state.step < steps and not state.stale(settings.patience * settings.checks):
@@ -170,6 +196,8 @@ def train(
             group["lr"] = settings.rate(state.step, steps)
         rows = batches.rows(state.step).to(device)
         objective = loss(squared_distances(pairs[rows], batches.copy(state.step, len(features))), distances[rows])
+        if task:
+            objective = objective + settings.auxiliary * task.error(encoder, state.step)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -183,6 +211,24 @@ def train(
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return state.history
+
+
+class _AuxiliaryTask:
+    """The auxiliary task on a device, and the measures of it that each step sees."""
+
+    _BATCH = 512
+
+    def __init__(self, task: Auxiliary, settings: TrainingSettings, device: str) -> None:
+        self.head, self.seed = task.head, settings.seed
+        self.features = torch.from_numpy(task.features).to(device)
+        self.targets = torch.from_numpy(task.targets).to(device)
+        self.variance = max(float(task.targets.var(axis=0).sum()), float(np.finfo(np.float32).tiny))
+
+    def error(self, encoder: nn.Module, step: int) -> torch.Tensor:
+        drawn = np.random.default_rng([self.seed, step, 1]).integers(len(self.features), size=self._BATCH)
+        rows = torch.from_numpy(drawn).to(self.features.device)
+        missed: torch.Tensor = self.head(encoder, self.features[rows]) - self.targets[rows]
+        return missed.square().sum(dim=1).mean() / self.variance
 
 
 class _Batches:
@@ -207,19 +253,19 @@ class _Batches:
 
 
 class _State:
-    """Where training stands: the step, the best encoder so far, and the file that keeps both."""
+    """Where training stands: the step, the modules, their best state so far, and the file that keeps all."""
 
     def __init__(
-        self, encoder: nn.Module, optimizer: torch.optim.Optimizer, file: Path | None, identity: dict[str, object]
+        self, modules: nn.Module, optimizer: torch.optim.Optimizer, file: Path | None, identity: dict[str, object]
     ) -> None:
-        self.encoder, self.optimizer, self.file = encoder, optimizer, file
+        self.modules, self.optimizer, self.file = modules, optimizer, file
         self.identity = json.dumps(identity, sort_keys=True)
         self.step, self.best_error, self.best_check = 0, math.inf, 0
         self.history: list[tuple[int, float]] = []
         self.best = self._copy()
 
     def _copy(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.encoder.state_dict().items()}
+        return {name: tensor.detach().clone() for name, tensor in self.modules.state_dict().items()}
 
     def check(self, step: int, error: float) -> None:
         self.history.append((step, error))
@@ -234,13 +280,13 @@ class _State:
         return len(self.history) - self.best_check > patience
 
     def restore_best(self) -> None:
-        self.encoder.load_state_dict(self.best)
+        self.modules.load_state_dict(self.best)
 
     def _save(self, file: Path) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        tensors = {f"encoder.{name}": tensor.contiguous() for name, tensor in self._copy().items()}
+        tensors = {f"now.{name}": tensor.contiguous() for name, tensor in self._copy().items()}
         tensors |= {f"best.{name}": tensor.contiguous() for name, tensor in self.best.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()}
@@ -266,7 +312,7 @@ class _State:
             raise ArtifactError(f"{self.file} is damaged: {error}; delete it to train from the start") from error
         if header["identity"] != self.identity:
             raise ArtifactError(f"{self.file} belongs to another training; delete it, or give another file")
-        self.encoder.load_state_dict(_below(tensors, "encoder."))
+        self.modules.load_state_dict(_below(tensors, "now."))
         self.best = _below(tensors, "best.")
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _below(tensors, "optimizer.").items():

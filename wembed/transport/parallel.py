@@ -2,7 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -13,7 +15,15 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Listed, PairPlan, listed_pairs
 
-__all__ = ["Progress", "block_boundaries", "exact_distances", "solve_blocks"]
+__all__ = [
+    "Progress",
+    "block_boundaries",
+    "exact_distances",
+    "in_workers",
+    "solve_blocks",
+    "work_boundaries",
+    "work_of",
+]
 
 _PAIR_WORK = 2e5  # what a pair costs however few atoms it has, in units of n m (n + m)
 _BLOCK_WORK = 2e9  # work of a block: some half second on one core
@@ -106,23 +116,27 @@ def solve_blocks(
 
     if len(blocks) <= 2 and sum(float(_work(measures, pairs_of(b)).sum()) for b in blocks.tolist()) < _ALONE_WORK:
         n_jobs = 1
+    yield from in_workers(_solve_block, ((measures, b, pairs_of(b), cost) for b in blocks.tolist()), n_jobs)
+
+
+def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n_jobs: int) -> Iterator[Any]:
+    """Call a function with each tuple of arguments and yield each result as soon as it is there, in any order.
+
+    At most two tasks a worker are under way. A worker runs on one thread and never imports torch.
+    """
     if n_jobs == 1:
-        for block in blocks.tolist():
-            yield block, solve_pairs(measures, pairs_of(block), cost)
+        yield from (function(*task) for task in tasks)
         return
     from joblib import Parallel, delayed, effective_n_jobs  # imported late: half of wembed never solves
     from joblib.parallel import get_active_backend
 
-    parent = os.getpid()
-    solve = delayed(_solve_block)
+    call = delayed(_as_worker)
+    calls = (call(os.getpid(), function, task) for task in tasks)
     if not get_active_backend()[0].supports_return_generator:  # such as multiprocessing: then in waves
-        wave = 4 * effective_n_jobs(n_jobs)
-        for begin in range(0, len(blocks), wave):
-            some = blocks[begin : begin + wave].tolist()
-            yield from Parallel(n_jobs=n_jobs)(solve(measures, b, pairs_of(b), cost, parent) for b in some)
+        while wave := list(islice(calls, 4 * effective_n_jobs(n_jobs))):
+            yield from Parallel(n_jobs=n_jobs)(wave)
         return
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")
-    results = parallel(solve(measures, block, pairs_of(block), cost, parent) for block in blocks.tolist())
+    results = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")(calls)
     try:
         for result in results:  # noqa: UP028  `yield from` would close them before the warning is silenced
             yield result
@@ -132,18 +146,34 @@ def solve_blocks(
             results.close()
 
 
-def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
-    n, m = measures.sizes[pairs].astype(np.float64).T
+def work_of(n: np.ndarray, m: np.ndarray) -> Float64[np.ndarray, " k"]:
+    """About what problems with n and m atoms cost, in units of n m (n + m)."""
+    n, m = n.astype(np.float64), m.astype(np.float64)
     return np.asarray(n * m * (n + m) + _PAIR_WORK)
 
 
-def _solve_block(
-    measures: Measures, block: int, pairs: np.ndarray, cost: GroundCost, parent: int
-) -> tuple[int, np.ndarray]:
+def work_boundaries(work: Float64[np.ndarray, " k"]) -> Int64[np.ndarray, " blocks_plus_1"]:
+    """Cut tasks into blocks of about equal work; into one, where workers would cost more than they save."""
+    total = np.cumsum(work)
+    if total[-1:].sum() < _ALONE_WORK:
+        return np.array([0, len(work)])[: 1 + bool(len(work))]
+    cuts = np.flatnonzero(np.diff(total // _BLOCK_WORK, prepend=0.0))
+    return np.unique(np.concatenate([[0], cuts, [len(work)]]))
+
+
+def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
+    return work_of(*measures.sizes[pairs].T)
+
+
+def _solve_block(measures: Measures, block: int, pairs: np.ndarray, cost: GroundCost) -> tuple[int, np.ndarray]:
+    return block, solve_pairs(measures, pairs, cost)
+
+
+def _as_worker(parent: int, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
     if os.getpid() == parent:
-        return block, solve_pairs(measures, pairs, cost)
+        return function(*task)
     from threadpoolctl import threadpool_limits  # imported late: for workers only
 
     os.environ["WEMBED_WORKER"] = "1"
     with threadpool_limits(1):
-        return block, solve_pairs(measures, pairs, cost)
+        return function(*task)

@@ -1,0 +1,36 @@
+"""Distorted measures: near what they were made of, and none of it."""
+
+import numpy as np
+import pytest
+
+from wembed import Measures, exact_distances
+from wembed.learning.augmentation import distorted
+
+
+@pytest.mark.parametrize("dim", [2, 3, 20])
+def test_distorted_measures_lie_nearer_to_their_origin_than_others_but_not_at_it(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    measures = Measures.from_point_clouds([rng.normal(size=(40, dim)) * rng.uniform(0.5, 2, dim) for _ in range(10)])
+    made = distorted(measures[[0]], 10, seed=1)
+    everything = Measures.concatenate([measures, made])
+    moved = exact_distances(everything, [(0, 10 + k) for k in range(10)], n_jobs=1)
+    apart = exact_distances(everything, [(0, k) for k in range(1, 10)], n_jobs=1)
+    assert moved.min() > 0.01 * apart.mean()
+    assert moved.mean() < apart.mean()
+
+
+def test_distortions_follow_the_unit_and_the_seed_and_keep_the_weights() -> None:
+    rng = np.random.default_rng(0)
+    measures = Measures.from_point_clouds([rng.normal(size=(9, 2)) + 4], [rng.uniform(1, 2, 9)])
+    one, again, other = distorted(measures, 5), distorted(measures, 5), distorted(measures, 5, seed=1)
+    np.testing.assert_array_equal(one.support, again.support)
+    assert not np.allclose(one.support, other.support)
+    np.testing.assert_allclose(one.weights.reshape(5, 9), np.tile(measures.weights, (5, 1)), rtol=1e-6)
+    larger = distorted(Measures(measures.offsets, measures.support * 1e3, measures.weights), 5)
+    np.testing.assert_allclose(larger.support, one.support * 1e3, rtol=1e-9)
+
+
+def test_diracs_stay_diracs() -> None:
+    made = distorted(Measures.from_point_clouds([np.ones((1, 2)), np.zeros((1, 2))]), 4)
+    assert made.sizes.tolist() == [1, 1, 1, 1]
+    assert np.isfinite(made.support).all()
