@@ -80,7 +80,9 @@ def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsy
     command = ("precompute", data, "--out", out / "distances", "--pairs", 300, "--draw", "random", "--seed", 3)
     assert run(capsys, *command)[0] == 0
     before = wembed.DistanceStore(out / "distances")
-    assert run(capsys, "fit", data, "--out", out, "--steps", 5)[0] == 0
+    code, _, err = run(capsys, "fit", data, "--out", out, "--steps", 5)
+    assert code == 0
+    assert "was drawn with --seed 3; --seed 0 sets the training alone" in err.replace("\n", " ")
     assert wembed.DistanceStore(out / "distances").manifest == before.manifest
     assert run(capsys, "fit", data, "--out", out, "--steps", 5, "--pairs", 500)[0] == 0
     after = wembed.DistanceStore(out / "distances")
@@ -156,6 +158,10 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     assert code == 0
     assert json.loads(out)["measures"] == 30
     assert picture.read_bytes().startswith(b"\x89PNG")
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1)
+    assert code == 0
+    assert "30 unseen measures (270 were learned from)" in err
+    assert "recall@10, queries: 1" in err
 
 
 def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, ...], str]]:

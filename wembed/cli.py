@@ -142,6 +142,8 @@ def fit(
     )
     embedder.check(measures)
     settings = stored_settings(out / "distances") or {"pairs": 20_000, "seed": seed}
+    if settings.get("seed", seed) != seed:
+        _say(f"{out / 'distances'} was drawn with --seed {settings['seed']}; --seed {seed} sets the training alone")
     if pairs is not None:
         settings["pairs"] = _pairs(pairs)
     with bar(True, "exact distances", unit="pairs") as show:
@@ -182,7 +184,8 @@ def evaluate(
     if as_json:
         print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:
-        _table(report, "unseen measures" if len(unseen) < len(measures) else f"measures of {data}")
+        left = len(measures) - len(unseen)
+        _table(report, f"unseen measures ({left:,} were learned from)" if left else f"measures of {data}")
     if picture is not None:
         draw_scatter(report, picture)
 
@@ -344,7 +347,7 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     from rich.table import Table
 
     power = f"W_{report.order:g}^{report.order:g}"
-    table = Table(title=f"{report.pairs:,} pairs of {report.measures:,} {which}", title_justify="left")
+    table = Table()
     table.add_column("", no_wrap=True)
     for name in report.errors:
         table.add_column(name, justify="right")
@@ -359,10 +362,11 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("R2", "r2", ".4f")
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
-    row("recall@10", "recall_at_10", ".3f")
+    row(f"recall@10, queries: {report.queries}" if report.queries else "recall@10", "recall_at_10", ".3f")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
     row("predicted/exact at 99 %", "ratio_p99", ".3f")
     console = Console(stderr=True)
+    console.print(f"{report.pairs:,} pairs of {report.measures:,} {which}", soft_wrap=True, highlight=False)
     console.print(table)
     console.print(
         f"{report.encode_per_second:,.0f} measures encoded a second, {report.distances_per_second:,.0f} distances "
