@@ -54,12 +54,21 @@ def stored(measures: Measures, path: Path, pairs: Any) -> DistanceStore:
         return precompute(measures, path, pairs, GroundCost(), progress=show)
 
 
-def learned(measures: Measures, store: DistanceStore, exam: Exam, seeds: int, **settings: Any) -> dict[str, Any]:
+def learned(
+    measures: Measures,
+    store: DistanceStore,
+    exam: Exam,
+    seeds: int,
+    training: TrainingSettings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
     """Errors over a few seeds of training, the split and the pairs being the same."""
     found, seconds = [], []
     for seed in range(seeds):
         started = time.perf_counter()
-        embedder = Embedder(random_state=seed, verbose=True, **settings).fit(measures, distances=store)
+        training = replace(training or TrainingSettings(), seed=seed)
+        embedder = Embedder(random_state=seed, training=training, verbose=True, **settings)
+        embedder.fit(measures, distances=store)
         seconds.append(time.perf_counter() - started)
         found.append(exam.marks(embedder))
     return {

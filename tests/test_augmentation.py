@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wembed import Measures, exact_distances
+from wembed.learning import augmentation
 from wembed.learning.augmentation import distorted
 
 
@@ -28,6 +29,17 @@ def test_distortions_follow_the_unit_and_the_seed_and_keep_the_weights() -> None
     np.testing.assert_allclose(one.weights.reshape(5, 9), np.tile(measures.weights, (5, 1)), rtol=1e-6)
     larger = distorted(Measures(measures.offsets, measures.support * 1e3, measures.weights), 5)
     np.testing.assert_allclose(larger.support, one.support * 1e3, rtol=1e-9)
+
+
+@pytest.mark.parametrize("block", [4, 4_000_000])
+def test_distorted_measures_stay_where_their_origins_are(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "_BLOCK_NUMBERS", block)
+    rng = np.random.default_rng(0)
+    measures = Measures.from_point_clouds([rng.normal(size=(30, 2)) + [1e3, -2e3] for _ in range(3)])
+    made = distorted(measures, 20)
+    assert np.abs(made.centroids() - [1e3, -2e3]).max() < 2
+    spreads = [np.sqrt(np.square(measure.support - measure.support.mean(axis=0)).mean()) for measure in made]
+    assert 0.5 < min(spreads) < max(spreads) < 2
 
 
 def test_diracs_stay_diracs() -> None:

@@ -307,7 +307,7 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
         ({"dim": 0}, "dim=0"),
         ({"pairs": 0}, "pairs=0"),
         ({"n_jobs": 0}, "n_jobs=0"),
-        ({"random_state": -1}, "seed=-1"),
+        ({"random_state": -1}, "random_state=-1"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"validation": 0.6, "test": 0.6}, "leave no measures"),
     ],
@@ -384,3 +384,25 @@ def test_a_damaged_model_is_refused(run_folder: Path, tmp_path: Path) -> None:
         wembed.load(tmp_path / "copy")
     with pytest.raises(wembed.ReadError, match="holds no model"):
         wembed.load(tmp_path / "nowhere")
+
+
+def test_points_too_far_out_are_refused_by_name(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
+    near = some_digits[:2]
+    far = wembed.Measures.from_point_clouds([measure.support for measure in near] + [np.array([[0, 0], [1e200, 3]])])
+    with pytest.raises(wembed.MeasureError, match=r"measure 2 lies too far out.*check its unit"):
+        fitted.transform(far)
+
+
+def test_distances_beyond_float32_are_refused_before_training() -> None:
+    points = np.random.default_rng(0).normal(size=(40, 5, 2))
+    for scale in (1e-35, 1e35):
+        measures = wembed.Measures.from_point_clouds(list(points * scale))
+        with pytest.raises(wembed.SettingError, match="rescale the measures"):
+            Embedder(dim=8, pairs=100, training=TrainingSettings(steps=5), n_jobs=1).fit(measures)
+
+
+@pytest.mark.parametrize("wrong", [{"dim": 10**12}, {"random_state": 10**23}, {"random_state": -1}])
+def test_numbers_out_of_range_are_refused_before_anything_is_solved(wrong: dict[str, int]) -> None:
+    measures = wembed.Measures.from_point_clouds(list(np.random.default_rng(0).normal(size=(40, 5, 2))))
+    with pytest.raises(wembed.SettingError, match=next(iter(wrong))):
+        Embedder(**wrong).check(measures)

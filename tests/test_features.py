@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import threadpoolctl
 
-from wembed import MeasureError, Measures
-from wembed.learning.features import Pixels, SlicedQuantiles, directions_for, levels_for
+from wembed import MeasureError, Measures, exact_distances
+from wembed.learning.features import LinearTransport, Pixels, SlicedQuantiles, directions_for, levels_for
 
 
 def clouds(dim: int, count: int = 7, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -141,3 +142,33 @@ def test_pixels_lay_the_image_out_with_mean_one() -> None:
 def test_pixels_of_another_shape_are_refused() -> None:
     with pytest.raises(MeasureError, match=r"shape \(4, 6\)"):
         Pixels((4, 6))(Measures.from_images(np.ones((2, 3, 3))))
+
+
+def test_the_reference_of_linear_transport_is_the_same_on_any_number_of_threads() -> None:
+    measures = Measures.from_point_clouds([np.random.default_rng(i).normal(size=(60, 2)) for i in range(200)])
+    references = []
+    for threads in (1, 2, 4):
+        with threadpoolctl.threadpool_limits(threads):
+            references.append(LinearTransport.build(measures, 32, 2**40).reference)
+    np.testing.assert_array_equal(references[0], references[1])
+    np.testing.assert_array_equal(references[0], references[2])
+
+
+def test_linear_transport_bounds_the_distance_from_above_and_equals_it_for_stretches() -> None:
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(16, 2))
+    measures = Measures.from_point_clouds([cloud, cloud * 2 + 5, *(rng.normal(size=(16, 2)) for _ in range(6))])
+    features = LinearTransport(cloud - cloud.mean(axis=0))(measures)
+    centred = Measures(
+        measures.offsets, measures.support - np.repeat(measures.centroids(), 16, axis=0), measures.weights
+    )
+    pairs = np.stack(np.triu_indices(8, 1), axis=1)
+    found = np.linalg.norm(features[pairs[:, 0]] - features[pairs[:, 1]], axis=1)
+    exact = exact_distances(centred, pairs, n_jobs=1)
+    assert found[0] == pytest.approx(exact[0], rel=1e-5)
+    assert (found >= exact * (1 - 1e-5)).all()
+
+
+def test_few_distinct_atoms_make_a_small_reference() -> None:
+    measures = Measures.from_point_clouds([np.array([[0.0, 0.0], [1.0, 0.0]]) + shift for shift in (0, 0.1, 7)])
+    assert len(LinearTransport.build(measures, 64, 0).reference) == 2

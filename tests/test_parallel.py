@@ -1,4 +1,6 @@
 import itertools
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import generators
+from test_store import full_disk
 
 import wembed
 from wembed import GroundCost, Measures, SettingError, SolverError, exact_distances
@@ -258,3 +261,19 @@ def test_a_worker_computes_on_one_thread(monkeypatch):
     with threadpoolctl.threadpool_limits(2):
         parallel._as_worker(-1, task, ())
     assert set(threads) == {1}
+
+
+def killed(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_a_sentence():
+    with pytest.raises(SolverError, match=r"worker process was killed.*fewer jobs"):
+        list(parallel.in_workers(killed, ((i,) for i in range(4)), 2))
+
+
+def test_no_room_for_the_data_of_the_workers_is_a_sentence(tmp_path):
+    with full_disk() as no_more_than, joblib.parallel_config(temp_folder=tmp_path):
+        no_more_than(100_000)
+        with pytest.raises(SolverError, match="JOBLIB_TEMP_FOLDER"):
+            list(parallel.in_workers(len, ((np.zeros(1_000_000),) for _ in range(4)), 2))

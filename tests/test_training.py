@@ -117,7 +117,7 @@ def test_the_auxiliary_task_is_learned_beside_and_has_a_say_in_the_encoder() -> 
         with torch.no_grad():
             missed = both.auxiliary.head(made, torch.from_numpy(fresh)).numpy() - fresh**2
         errors[weight] = float(np.square(missed).sum() / np.square(fresh**2 - (fresh**2).mean(axis=0)).sum())
-    assert errors[1.0] < 0.6 * errors[0.0]
+    assert errors[1.0] < 0.2 * errors[0.0]
 
 
 def test_the_auxiliary_head_starts_at_the_least_squares_fit() -> None:
@@ -213,6 +213,7 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
         {"learning_rate": 0.0},
         {"patience": 0.0},
         {"auxiliary": -1.0},
+        {"auxiliary": float("inf")},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:

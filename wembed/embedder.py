@@ -32,6 +32,7 @@ __all__ = ["Embedder", "evaluate", "load"]
 
 _FORMAT = 1
 _BATCH = 4096
+_MOST_NUMBERS = 65_536  # in a vector
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -117,11 +118,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         solved = self._solved(measures, cost, distances)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            encoding = ENCODINGS[self.encoder].build(
-                cost, measures[solved.split.train[:_KNOWN]], self.dim, self.random_state
-            )
+            some = np.random.default_rng([self.random_state, 6]).permutation(len(solved.split.train))[:_KNOWN]
+            members = measures[solved.split.train[np.sort(some)]]
+            encoding = ENCODINGS[self.encoder].build(cost, members, self.dim, self.random_state)
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
+        if not 1e-30 < unit < 1e30:
+            raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
         learned_from = measures[used]
         inputs = encoding.copies(learned_from, unit, self.random_state)
         encoding.start_from(inputs[0, np.isin(used, solved.split.train)])
@@ -129,7 +132,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if training.auxiliary:
             with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.random_state)
-                members, count = measures[solved.split.train[:_KNOWN]], len(solved.train_pairs)
+                count = len(solved.train_pairs)
                 auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
@@ -168,7 +171,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            MeasureError: measures of another dimension than those learned from, or images of another shape.
+            MeasureError: measures of another dimension than those learned from, images of another shape, or points
+                so far out that a vector of float32 cannot hold them.
             SettingError: measures that the ground cost is not defined on.
         """
         self._check_fitted()
@@ -180,11 +184,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         with bar(self.verbose and len(measures) > 4 * _BATCH, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
-                inputs = torch.from_numpy(encoding.inputs(batch, self._unit))
-                with torch.no_grad():
+                with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
+                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit))
                     output = encoding.module(inputs.to(self.device)).cpu().numpy()
-                vectors[start : start + len(batch), :learned] = output * np.float32(self._scale * self._unit)
-                vectors[start : start + len(batch), learned:] = encoding.exact_part(batch)
+                    encoded = vectors[start : start + len(batch)]
+                    encoded[:, :learned] = output * np.float32(self._scale * self._unit)
+                    encoded[:, learned:] = encoding.exact_part(batch)
+                finite = np.isfinite(encoded).all(axis=1)
+                if not finite.all():
+                    raise MeasureError(
+                        f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
+                        f"this model was fitted on distances about {self._unit:.1e}; check its unit"
+                    )
                 show(start + len(batch), len(measures))
         return vectors
 
@@ -290,9 +301,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise SettingError(f"{name}={value!r}; give a whole number of at least 1")
-        if not isinstance(self.random_state, (int, np.integer)):
+        if self.dim > _MOST_NUMBERS:
+            raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
+        if not isinstance(self.random_state, (int, np.integer)) or not 0 <= self.random_state < 2**63:
             raise SettingError(
-                f"random_state={self.random_state!r}; give a whole number, so that a fit can be repeated"
+                f"random_state={self.random_state!r}; give a whole number from 0 to 2^63, so that a fit can be repeated"
             )
         check_jobs(self.n_jobs)
         Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)

@@ -10,6 +10,7 @@ _STRETCH = 0.12  # standard deviation of the entries of the linear map beside th
 _WAVES = 3
 _AMPLITUDE = 0.13  # of a wave, and the wave length, in units of the spread of the atoms along an axis
 _WAVE_LENGTH = 3.0
+_BLOCK_NUMBERS = 4_000_000  # of the linear maps that are there at once
 
 
 def distorted(measures: Measures, count: int, seed: int = 0) -> Measures:
@@ -26,8 +27,18 @@ def distorted(measures: Measures, count: int, seed: int = 0) -> Measures:
     rng = np.random.default_rng([seed, 4])
     drawn = measures[rng.integers(len(measures), size=count)]
     dim, sizes = drawn.dim, drawn.sizes
-    points = drawn.points() - np.repeat(drawn.centroids(), sizes, axis=0)
+    centroids = np.repeat(drawn.centroids(), sizes, axis=0)
+    points = drawn.points() - centroids
     spread = float(np.sqrt(np.square(points).mean())) or 1.0
+    block = max(1, _BLOCK_NUMBERS // dim**2)
+    for start in range(0, count, block):
+        own = slice(int(drawn.offsets[start]), int(drawn.offsets[min(start + block, count)]))
+        points[own] = _bent(points[own], sizes[start : start + block], spread, rng)
+    return Measures.from_flat(points + centroids, drawn.weights, sizes)
+
+
+def _bent(points: np.ndarray, sizes: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
+    count, dim = len(sizes), points.shape[1]
 
     def own(values: np.ndarray) -> np.ndarray:
         return np.repeat(values, sizes, axis=0)
@@ -41,4 +52,4 @@ def distorted(measures: Measures, count: int, seed: int = 0) -> Measures:
         wave = rng.standard_normal((count, dim)) * per_axis * 2 * np.pi / (_WAVE_LENGTH * spread)
         phase = np.einsum("ad,ad->a", points, own(wave)) + own(rng.uniform(0, 2 * np.pi, count))
         moved += np.sin(phase)[:, None] * own(rng.standard_normal((count, dim)) * _AMPLITUDE * spread)
-    return Measures.from_flat(moved, drawn.weights, sizes)
+    return moved

@@ -9,6 +9,8 @@ from wembed.errors import SettingError
 
 __all__ = ["AuxiliaryHead", "DWEEncoder", "QuantileEncoder"]
 
+_BLOCK = 4096  # rows in one go where sums over all of them are taken
+
 
 class QuantileEncoder(nn.Module):
     """A linear map plus a small multilayer perceptron on features that are nearly isometric already.
@@ -72,15 +74,19 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(features.shape[1], targets.shape[1])
         self.last = nn.Linear(encoder.width, targets.shape[1], bias=False)
-        known, wanted = torch.from_numpy(features).double(), torch.from_numpy(targets).double()
-        middle, centred = wanted.mean(dim=0), known - known.mean(dim=0)
-        covariance = centred.T @ centred
+        mean, middle = (torch.from_numpy(known.mean(axis=0, dtype=np.float64)) for known in (features, targets))
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.double)
+        together = torch.zeros(len(mean), len(middle), dtype=torch.double)
+        for start in range(0, len(features), _BLOCK):
+            part = torch.from_numpy(features[start : start + _BLOCK]).double() - mean
+            covariance += part.T @ part
+            together += part.T @ (torch.from_numpy(targets[start : start + _BLOCK]).double() - middle)
         covariance.diagonal().add_(1e-6 * covariance.trace() / len(covariance) + torch.finfo(torch.double).tiny)
-        fit = torch.linalg.solve(covariance, centred.T @ (wanted - middle))
+        fit = torch.linalg.solve(covariance, together)
         with torch.no_grad():
             self.last.weight.mul_(0.1)
             self.linear.weight.copy_(fit.T)
-            self.linear.bias.copy_(middle - known.mean(dim=0) @ fit)
+            self.linear.bias.copy_(middle - mean @ fit)
 
     def forward(self, encoder: QuantileEncoder, features: torch.Tensor) -> torch.Tensor:
         """The prediction (n, t) from features (n, features)."""

@@ -26,6 +26,8 @@ _COPY_BYTES = 400_000_000
 _REFERENCE_ATOMS = 64
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
+_AUXILIARY_TARGETS = 128
+_LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
 
 
 class Encoding(ABC):
@@ -193,14 +195,18 @@ class QuantileEncoding(Encoding):
         transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed)
         atoms, reference = np.array([placed.sizes.mean()]), np.array([len(transport.reference)])
         affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
-        numbers = self.module.linear.in_features + transport.reference.size + 2 * placed.dim * int(atoms[0])
-        count = max(1, min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers)))
-        some = np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])
-        shown = [placed[some]]
-        if count > len(some):
-            shown.append(distorted(placed, count - len(some), seed))
-        known = Measures.concatenate(shown)
-        features, targets = self._seen(known, unit), transport(known, n_jobs, progress) / np.float32(unit)
+        shown = self.module.linear.in_features
+        numbers = shown + transport.reference.size + 4 * placed.dim * int(atoms[0])
+        count = min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
+        if count < 2 * shown:  # a linear map of the features would do it all
+            return None
+        known = placed[np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])]
+        if count > len(known):
+            known = Measures.concatenate([known, distorted(placed, count - len(known), seed)])
+        features = self._seen(known, unit)
+        targets = _principal(transport(known, n_jobs, progress) / np.float32(unit), _AUXILIARY_TARGETS)
+        if targets.var(axis=0).sum() < _LEAST_VARIANCE:
+            return None
         return Auxiliary(AuxiliaryHead(self.module, features, targets), features, targets)
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
@@ -265,6 +271,15 @@ class PixelEncoding(Encoding):
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {}
+
+
+def _principal(rows: Float32[np.ndarray, "n t"], most: int) -> Float32[np.ndarray, "n k"]:
+    """The rows, or where they are long their coordinates along the axes of most variance."""
+    if rows.shape[1] <= most:
+        return rows
+    centred = rows - rows.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.ascontiguousarray(centred @ axes[:, -most:])
 
 
 ENCODINGS: dict[str, type[Encoding]] = {"quantiles": QuantileEncoding, "dwe": PixelEncoding}

@@ -92,14 +92,20 @@ class LinearTransport:
     def build(cls, measures: Measures, atoms: int, seed: int) -> "LinearTransport":
         """A reference at the k-means centres of the atoms of some of these measures, moved to their centroids."""
         from sklearn.cluster import KMeans  # imported late: heavy
+        from threadpoolctl import threadpool_limits
 
         rng = np.random.default_rng(seed)
         chosen = measures[np.sort(rng.permutation(len(measures))[:_REFERENCE_MEASURES])]
-        points = chosen.points() - np.repeat(chosen.centroids(), chosen.sizes, axis=0)
-        some = np.sort(rng.permutation(len(points))[:_REFERENCE_POINTS])
-        points, weights = points[some], chosen.weights[some]
-        clusters = KMeans(min(atoms, len(np.unique(points, axis=0))), n_init=1, random_state=seed)
-        return cls(clusters.fit(points, sample_weight=weights).cluster_centers_)
+        some = np.sort(rng.permutation(len(chosen.weights))[:_REFERENCE_POINTS])
+        owner = np.searchsorted(chosen.offsets, some, side="right") - 1
+        places = some if chosen.atoms is None else chosen.atoms[some]
+        points = chosen.support[places] - chosen.centroids()[owner]
+        spread = float(points.std()) or 1.0
+        distinct = len(np.unique(np.round(points / spread, 6), axis=0))
+        clusters = KMeans(min(atoms, distinct), n_init=1, random_state=seed % 2**32)
+        with threadpool_limits(1):  # more threads sum in the order in which they finish
+            fitted = clusters.fit(points / spread, sample_weight=chosen.weights[some])
+        return cls(fitted.cluster_centers_ * spread)
 
     def __call__(
         self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None

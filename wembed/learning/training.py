@@ -15,7 +15,7 @@ from torch import nn
 from wembed.errors import ArtifactError, SettingError
 from wembed.learning.losses import Loss, distance_error
 
-__all__ = ["Examples", "TrainingSettings", "train"]
+__all__ = ["Auxiliary", "Examples", "TrainingSettings", "train"]
 
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
@@ -54,7 +54,7 @@ class TrainingSettings:
             raise SettingError(f"steps={self.steps}; train for at least one step")
         if self.batch_pairs < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.auxiliary >= 0):
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.auxiliary < math.inf):
             raise SettingError(f"training settings out of range: {self}")
 
     def steps_for(self, pairs: int) -> int:
@@ -222,7 +222,7 @@ class _AuxiliaryTask:
         self.head, self.seed = task.head, settings.seed
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)
-        self.variance = max(float(task.targets.var(axis=0).sum()), float(np.finfo(np.float32).tiny))
+        self.variance = float(task.targets.var(axis=0).sum())
 
     def error(self, encoder: nn.Module, step: int) -> torch.Tensor:
         drawn = np.random.default_rng([self.seed, step, 1]).integers(len(self.features), size=self._BATCH)

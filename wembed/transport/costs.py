@@ -235,4 +235,4 @@ def _classical_scaling(matrix: np.ndarray) -> Float64[np.ndarray, "s dim"]:
     kept[:-_MOST_AXES] = False
     if not kept.any():
         return np.zeros((len(matrix), 1))
-    return np.ascontiguousarray((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1])
+    return np.array((vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1], order="C")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from wembed.errors import SettingError
+from wembed.errors import SettingError, SolverError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
@@ -123,10 +123,31 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n
     """Call a function with each tuple of arguments and yield each result as soon as it is there, in any order.
 
     At most two tasks a worker are under way. A worker runs on one thread and never imports torch.
+
+    Raises:
+        SolverError: a worker was killed, or there is no room for what the workers share.
     """
     if n_jobs == 1:
         yield from (function(*task) for task in tasks)
         return
+    from concurrent.futures import BrokenExecutor
+    from pickle import PicklingError
+
+    try:
+        yield from _from_workers(function, tasks, n_jobs)
+    except BrokenExecutor as error:
+        raise SolverError(
+            "a worker process was killed, most often because memory ran out; what was stored is safe: run the same "
+            "call again, with fewer jobs"
+        ) from error
+    except PicklingError as error:
+        raise SolverError(
+            f"the workers could not be given their data: {error.__cause__ or error}; make room in the temporary "
+            "folder, or name another one in JOBLIB_TEMP_FOLDER"
+        ) from error
+
+
+def _from_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n_jobs: int) -> Iterator[Any]:
     from joblib import Parallel, delayed, effective_n_jobs  # imported late: half of wembed never solves
     from joblib.parallel import get_active_backend
 
