@@ -277,3 +277,19 @@ def test_no_room_for_the_data_of_the_workers_is_a_sentence(tmp_path):
         no_more_than(100_000)
         with pytest.raises(SolverError, match="JOBLIB_TEMP_FOLDER"):
             list(parallel.in_workers(len, ((np.zeros(1_000_000),) for _ in range(4)), 2))
+
+
+@pytest.mark.parametrize(("backend", "ahead"), [("multiprocessing", 2), ("loky", 4)])
+def test_tasks_are_drawn_as_they_are_needed(backend, ahead):
+    drawn = []
+
+    def tasks():
+        for index in range(40):
+            drawn.append(index)
+            yield (-index,)
+
+    with joblib.parallel_config(backend=backend):
+        results = parallel.in_workers(abs, tasks(), 2)
+        first = next(results)
+        assert len(drawn) <= ahead + 4  # results that are there already let further tasks go
+        assert sorted([first, *results]) == list(range(40))

@@ -154,8 +154,9 @@ def _from_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]
     call = delayed(_as_worker)
     calls = (call(os.getpid(), function, task) for task in tasks)
     if not get_active_backend()[0].supports_return_generator:  # such as multiprocessing: then in waves
-        while wave := list(islice(calls, 4 * effective_n_jobs(n_jobs))):
-            yield from Parallel(n_jobs=n_jobs)(wave)
+        with Parallel(n_jobs=n_jobs) as pool:
+            while wave := list(islice(calls, effective_n_jobs(n_jobs))):
+                yield from pool(wave)
         return
     results = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2 * n_jobs")(calls)
     try:
