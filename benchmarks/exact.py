@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from wembed import GroundCost, Measures, exact_distances
 from wembed.readers import digits
-from wembed.transport.exact import _assigned, certified, shuffled, solve_pairs
+from wembed.transport.exact import _assigned, _certified, shuffled, solve_pairs
 from wembed.transport.pairs import clique_pairs
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -46,7 +46,7 @@ def as_users_call(measures: Measures, pairs: np.ndarray) -> np.ndarray:
 
 
 def by_assignment(runs: int) -> dict[str, dict[str, float]]:
-    """How many times as fast as the certified simplex an assignment is, for equal masses in three situations."""
+    """How many times as fast as the _certified simplex an assignment is, for equal masses in three situations."""
     rng = np.random.default_rng(1)
     ratios: dict[str, dict[str, float]] = {}
     for atoms in (8, 64, 256):
@@ -58,7 +58,7 @@ def by_assignment(runs: int) -> dict[str, dict[str, float]]:
             ]
             simplex, assigned = alternate(
                 runs,
-                partial(lambda costs, same: [certified(same, same, c.copy(), 2.0) for c in costs], costs, same),
+                partial(lambda costs, same: [_certified(same, same, c.copy(), 2.0) for c in costs], costs, same),
                 partial(lambda costs: [_assigned(c) for c in costs], costs),
             )
             ratios[f"{atoms} atoms, {name}"] = spread([a / b for a, b in zip(simplex, assigned, strict=True)])

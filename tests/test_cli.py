@@ -251,6 +251,9 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
 
 def test_a_wrong_flag_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "fit", "--magic")[0] == 2
+    code, _, err = run(capsys, "precompute", "data.npy", "--out", "store", "--seed", -1)
+    assert code == 2
+    assert "--seed" in err
 
 
 def test_an_interruption_says_that_nothing_is_lost(

@@ -40,7 +40,7 @@ Metric = Annotated[
 ]
 Order = Annotated[float, typer.Option(help="p of W_p.")]
 Jobs = Annotated[int, typer.Option(help="Processes for exact solves; -1 for one a core.")]
-Seed = Annotated[int, typer.Option(help="Draws the split, the pairs and the training.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the split, the pairs and the training.")]
 Pairs = Annotated[
     str,
     typer.Option(

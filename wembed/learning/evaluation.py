@@ -222,13 +222,17 @@ def _asked(
     count: int, pairs: int, known: tuple[np.ndarray, np.ndarray] | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random pairs of those known, with their distances, and as many others at random as are still wanted."""
+
+    def key(pairs: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sort(pairs, axis=1) @ np.array([count, 1]))
+
     drawn = random_pairs(np.arange(count), min(pairs, count * (count - 1) // 2), rng).pairs
     if known is None:
         return drawn[:0], np.empty(0), drawn
-    _, first = np.unique(np.sort(known[0], axis=1) @ np.array([count, 1]), return_index=True)
+    _, first = np.unique(key(known[0]), return_index=True)
     chosen = rng.permutation(first)[:pairs]
     taken = np.sort(known[0][chosen], axis=1)
-    others = drawn[~np.isin(np.sort(drawn, axis=1) @ np.array([count, 1]), taken @ np.array([count, 1]))]
+    others = drawn[~np.isin(key(drawn), key(taken))]
     return taken, known[1][chosen], others[: max(pairs - len(taken), 0)]
 
 

@@ -207,7 +207,7 @@ def train(
         if progress:
             progress(state.step, steps, state.history[-1][1])
     state.restore_best()
-    encoder.to("cpu").eval()
+    modules.to("cpu").eval()
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return state.history

@@ -13,7 +13,7 @@ from wembed.errors import SolverError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 
-__all__ = ["Transport", "certified", "distance_1d", "shuffled", "solve", "solve_pairs"]
+__all__ = ["Transport", "distance_1d", "solve", "solve_pairs"]
 
 TOLERANCE = 1e-9  # largest certified error of a scaled cost, in units of the largest ground cost
 _SMALLEST_DISTANCE = 1e-7  # in units of the largest ground distance: W_p need not be known more finely
@@ -51,7 +51,7 @@ def solve(measures: Measures, i: int, j: int, cost: GroundCost) -> Transport:
     rows, columns = shuffled(len(source)), shuffled(len(target))
     shuffled_costs = np.ascontiguousarray(matrix[rows][:, columns])
     try:
-        value, coupling, gap = certified(source[rows], target[columns], shuffled_costs.copy(), cost.order)
+        value, coupling, gap = _certified(source[rows], target[columns], shuffled_costs.copy(), cost.order)
     except SolverError as error:
         raise SolverError(f"measures {i} and {j} ({len(source)} and {len(target)} atoms): {error}") from error
     if not (coupling.min() >= 0 and abs(float(np.vdot(coupling, shuffled_costs)) - value) <= TOLERANCE * matrix.max()):
@@ -100,7 +100,7 @@ def solve_pairs(measures: Measures, pairs: Int64[np.ndarray, "k 2"], cost: Groun
             else:
                 out = memory.shaped((len(a), len(b)))
                 matrix, unit = (np.matmul(x, y.T, out=out), 1.0) if on_a_grid else cost.powers(x, y, out=out)
-                value = _assigned(matrix) if alike else certified(a, b, matrix, cost.order)[0]
+                value = _assigned(matrix) if alike else _certified(a, b, matrix, cost.order)[0]
                 distances[row] = cost.root(value, unit)
             if not np.isfinite(distances[row]):
                 raise SolverError("the points are too far apart for a floating-point number; rescale them")
@@ -167,7 +167,7 @@ def _assigned(cost: np.ndarray) -> float:
     return float(cost[linear_sum_assignment(cost)].mean())
 
 
-def certified(a: np.ndarray, b: np.ndarray, cost: np.ndarray, order: float) -> tuple[float, np.ndarray, float]:
+def _certified(a: np.ndarray, b: np.ndarray, cost: np.ndarray, order: float) -> tuple[float, np.ndarray, float]:
     """Optimal value, coupling and relative gap of a problem; or an error, never a wrong number.
 
     The potentials of the last basis always reach its value, feasible or not; so the lower bound is taken after

@@ -7,7 +7,8 @@ from jaxtyping import Float32, Float64
 
 from wembed.errors import MeasureError, SolverError
 from wembed.measures import Measures
-from wembed.transport.exact import certified, shuffled
+from wembed.transport.costs import GroundCost
+from wembed.transport.exact import solve
 from wembed.transport.parallel import Progress, check_jobs, in_workers, work_boundaries, work_of
 
 __all__ = ["transport_maps"]
@@ -39,8 +40,8 @@ def transport_maps(
     check_jobs(n_jobs)
     if measures.dim != reference.shape[1]:
         raise MeasureError(f"the measures have dimension {measures.dim}; this reference has {reference.shape[1]}")
-    edges = work_boundaries(work_of(measures.sizes, np.full(len(measures), len(reference)))).tolist()
-    blocks = list(pairwise(edges))
+    work = work_of(measures.sizes, np.full(len(measures), len(reference)))
+    blocks = list(pairwise(work_boundaries([work]).tolist()))
     maps = np.empty((len(measures), *reference.shape), dtype=np.float32)
     done = 0
     tasks = ((measures, reference, start, stop) for start, stop in blocks)
@@ -53,19 +54,16 @@ def transport_maps(
 
 
 def _map_block(measures: Measures, reference: np.ndarray, start: int, stop: int) -> tuple[int, int, np.ndarray]:
-    count, dim = reference.shape
-    mass = np.full(count, 1 / count)
-    squares = np.square(reference).sum(axis=1)[:, None]
-    maps = np.empty((stop - start, count, dim), dtype=np.float32)
-    for row, index in enumerate(range(start, stop)):
-        measure = measures[index]
-        order = shuffled(len(measure.weights))
-        weights = measure.weights[order]
-        points = measure.support[order] - (weights @ measure.support[order]) / weights.sum()
-        costs = np.maximum(squares + np.square(points).sum(axis=1) - 2 * (reference @ points.T), 0.0)
+    block, cost = measures[start:stop], GroundCost()
+    centred = block.points() - np.repeat(block.centroids(), block.sizes, axis=0)
+    together = Measures.concatenate(
+        [Measures.from_point_clouds([reference]), Measures(block.offsets, centred, block.weights)]
+    )
+    maps = np.empty((len(block), *reference.shape), dtype=np.float32)
+    for row in range(len(block)):
         try:
-            coupling = certified(mass, weights, costs / (costs.max() or 1.0), 2)[1]
+            coupling = solve(together, 0, row + 1, cost).coupling
         except SolverError as error:
-            raise SolverError(f"measure {index} ({len(weights)} atoms) and the reference: {error}") from error
-        maps[row] = coupling @ points * count
+            raise SolverError(f"measure {start + row} against the reference as measure 0: {error}") from error
+        maps[row] = coupling @ together[row + 1].support * len(reference)
     return start, stop, maps

@@ -3,7 +3,9 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from itertools import islice
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -86,14 +88,20 @@ def block_boundaries(measures: Measures, plan: PairPlan) -> Int64[np.ndarray, " 
 
     The cuts depend on the measures and the plan alone, so that an interrupted job finds them again.
     """
-    cuts, work = [0], 0.0
-    for start in range(0, len(plan), _CHUNK):
-        running = work + np.cumsum(_work(measures, plan.take(start, min(start + _CHUNK, len(plan)))))
-        full = np.diff(np.floor(running / _BLOCK_WORK), prepend=np.floor(work / _BLOCK_WORK)) > 0
-        cuts.extend((start + 1 + np.flatnonzero(full)).tolist())
-        work = float(running[-1])
-    if cuts[-1] != len(plan):
-        cuts.append(len(plan))
+    starts = range(0, len(plan), _CHUNK)
+    return work_boundaries(_work(measures, plan.take(start, min(start + _CHUNK, len(plan)))) for start in starts)
+
+
+def work_boundaries(chunks: Iterable[Float64[np.ndarray, " k"]]) -> Int64[np.ndarray, " blocks_plus_1"]:
+    """Cut tasks, whose work comes in chunks, into blocks of about equal work."""
+    cuts, count, before = [0], 0, 0.0
+    for work in chunks:
+        running = np.cumsum(np.concatenate([[before], work]))
+        full = np.diff(np.floor(running / _BLOCK_WORK)) > 0
+        cuts.extend((count + 1 + np.flatnonzero(full)).tolist())
+        count, before = count + len(work), float(running[-1])
+    if cuts[-1] != count:
+        cuts.append(count)
     return np.array(cuts, dtype=np.int64)
 
 
@@ -130,9 +138,6 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n
     if n_jobs == 1:
         yield from (function(*task) for task in tasks)
         return
-    from concurrent.futures import BrokenExecutor
-    from pickle import PicklingError
-
     try:
         yield from _from_workers(function, tasks, n_jobs)
     except BrokenExecutor as error:
@@ -172,15 +177,6 @@ def work_of(n: np.ndarray, m: np.ndarray) -> Float64[np.ndarray, " k"]:
     """About what problems with n and m atoms cost, in units of n m (n + m)."""
     n, m = n.astype(np.float64), m.astype(np.float64)
     return np.asarray(n * m * (n + m) + _PAIR_WORK)
-
-
-def work_boundaries(work: Float64[np.ndarray, " k"]) -> Int64[np.ndarray, " blocks_plus_1"]:
-    """Cut tasks into blocks of about equal work; into one, where workers would cost more than they save."""
-    total = np.cumsum(work)
-    if total[-1:].sum() < _ALONE_WORK:
-        return np.array([0, len(work)])[: 1 + bool(len(work))]
-    cuts = np.flatnonzero(np.diff(total // _BLOCK_WORK, prepend=0.0))
-    return np.unique(np.concatenate([[0], cuts, [len(work)]]))
 
 
 def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
