@@ -267,8 +267,10 @@ def query(
     from wembed.index import Index
     from wembed.progress import bar
 
-    with bar(rerank > 0, "reranking", unit="pairs") as show:
-        found = Index.load(index).query(_read(data, support), k, rerank, jobs, show)
+    searched, asking = Index.load(index), _read(data, support)
+    searched.embedder.verbose = True
+    with bar(True, "reranking" if rerank else "searching", unit="pairs" if rerank else "queries") as show:
+        found = searched.query(asking, k, rerank, jobs, show)
     if as_json:
         for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
             print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": rerank > 0}))

@@ -70,7 +70,8 @@ class Index:
             k: neighbours to return.
             rerank: candidates whose distance is solved exactly before the best k are kept; 0 for none.
             n_jobs: processes for the exact solves, or -1 for one a core.
-            progress: called with the pairs solved and the pairs in all.
+            progress: called with what is done and what there is: pairs solved where `rerank` asks for them, else queries
+                compared with the collection.
 
         Raises:
             SettingError: k outside 1..len(index), or rerank below k.
@@ -79,7 +80,8 @@ class Index:
             raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
         if rerank and rerank < k:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
-        ids, distances = nearest(self.embedder.transform(measures), self.vectors, min(max(k, rerank), len(self)))
+        vectors, count = self.embedder.transform(measures), min(max(k, rerank), len(self))
+        ids, distances = nearest(vectors, self.vectors, count, None if rerank else progress)
         if rerank:
             distances = self._exact(measures, ids, n_jobs, progress)
             order = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -187,7 +189,10 @@ class Index:
 
 
 def nearest(
-    queries: Float32[np.ndarray, "q dim"], vectors: Float32[np.ndarray, "n dim"], k: int
+    queries: Float32[np.ndarray, "q dim"],
+    vectors: Float32[np.ndarray, "n dim"],
+    k: int,
+    progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
     """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
     ids = np.empty((len(queries), k), dtype=np.int64)
@@ -205,6 +210,8 @@ def nearest(
             best = np.sort(np.concatenate([best, keys], axis=1), axis=1)[:, :k]
         ids[start : start + len(asking)] = best & np.uint64(0xFFFFFFFF)
         distances[start : start + len(asking)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        if progress:
+            progress(start + len(asking), len(queries))
     return ids, distances
 
 
