@@ -373,7 +373,7 @@ DATA_SETS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the command line names and print the file of each; 2 with a sentence on stderr if that fails, else 0."""
+    """Fetch what the command line names and print the file of each; 0, or 2 and a sentence on stderr."""
     parser = argparse.ArgumentParser(description="Fetch data sets in files that wembed.read takes.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all")
     parser.add_argument("--list", action="store_true", help="say what each data set holds, and fetch nothing")

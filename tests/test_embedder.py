@@ -301,7 +301,7 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"encoder": "magic"}, "unknown encoder 'magic'; choose one of quantiles, dwe"),
+        ({"encoder": "magic"}, "unknown encoder 'magic'; choose one of auto, quantiles, transport, sinkhorn, dwe"),
         ({"metric": "magic"}, "unknown metric 'magic'"),
         ({"order": 0.5}, "order is 0.5"),
         ({"dim": 0}, "dim=0"),

@@ -1,74 +1,155 @@
-"""Encodings: when there is a second task, and how large it may be."""
+"""The encoders that an Embedder can have: which suits which measures, and what holds of each of them."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from wembed import GroundCost, Measures
-from wembed.learning import encodings
-from wembed.learning.encodings import QuantileEncoding
+import wembed
+from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed.learning import sinkhorn
+from wembed.learning.encodings import suited
+
+DIM = 6
 
 
-def clouds(dim: int, count: int = 30, atoms: int = 6, shift: float = 0.0) -> Measures:
+def clouds(seed: int, count: int = 40, atoms: int = 7, dim: int = DIM) -> Measures:
+    rng = np.random.default_rng(seed)
+    points = [rng.normal(size=(int(rng.integers(1, atoms + 1)), dim)) * np.linspace(2, 1, dim) for _ in range(count)]
+    return Measures.from_point_clouds(points, [rng.uniform(0.1, 1, len(cloud)) for cloud in points])
+
+
+@pytest.fixture(scope="module", params=["quantiles", "transport", "sinkhorn"])
+def encoder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def learned(encoder: str) -> Embedder:
+    training = TrainingSettings(steps=15, checks=3)
+    return Embedder(encoder=encoder, pairs=300, training=training, n_jobs=1).fit(clouds(0))
+
+
+def reordered(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(3).permutation(len(points))
+    return points[order], weights[order]
+
+
+def split(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([points, points[:1]]), np.concatenate([weights[:1] / 2, weights[1:], weights[:1] / 2])
+
+
+def padded(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([points, [[1e3] * points.shape[1]]]), np.append(weights, 0)
+
+
+@pytest.mark.parametrize("same", [reordered, split, padded])
+def test_the_vector_depends_on_the_measure_alone(learned: Embedder, same: Callable[..., tuple]) -> None:
+    fresh = clouds(1)
+    again = [same(measure.support, measure.weights) for measure in fresh]
+    other = Measures.from_point_clouds([points for points, _ in again], [weights for _, weights in again])
+    np.testing.assert_allclose(learned.transform(other), learned.transform(fresh), atol=2e-3)
+
+
+def test_a_vector_does_not_depend_on_its_company(learned: Embedder) -> None:
+    fresh = clouds(1)
+    together = learned.transform(fresh)
+    alone = np.concatenate([learned.transform(fresh[i : i + 1]) for i in range(len(fresh))])
+    np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+def test_translates_are_as_far_apart_as_they_were_moved(learned: Embedder) -> None:
+    fresh = clouds(1)
+    shift = np.arange(DIM) + 1.0
+    moved = Measures.from_point_clouds(
+        [measure.support + shift for measure in fresh], [measure.weights for measure in fresh]
+    )
+    np.testing.assert_allclose(learned.distance(fresh, moved), np.linalg.norm(shift), rtol=1e-3)
+
+
+def test_a_saved_model_gives_the_same_vectors(learned: Embedder, encoder: str, tmp_path: Path) -> None:
+    learned.save(tmp_path)
+    loaded = wembed.load(tmp_path)
+    assert loaded.encoder_ == learned.encoder_ == encoder
+    np.testing.assert_array_equal(loaded.transform(clouds(1)), learned.transform(clouds(1)))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_vectors_have_the_length_that_is_asked_for(encoder: str, order: int, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=5, checks=1)
+    short = Embedder(order=order, encoder=encoder, dim=9, pairs=300, training=settings, n_jobs=1).fit(clouds(0))
+    short.save(tmp_path)
+    found = short.transform(clouds(1))
+    assert found.shape == (40, 9)
+    np.testing.assert_array_equal(wembed.load(tmp_path).transform(clouds(1)), found)
+
+
+@pytest.mark.parametrize("encoder", ["transport", "sinkhorn"])
+def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encoder: str) -> None:
     rng = np.random.default_rng(0)
-    return Measures.from_point_clouds([rng.normal(size=(atoms, dim)) + shift for _ in range(count)])
+    words = rng.normal(size=(300, 12))
+    bags = Measures.from_point_clouds([words[rng.choice(300, 5, replace=False)] for _ in range(120)])
+    errors = {}
+    for name in ("quantiles", encoder):
+        settings = TrainingSettings(steps=30)
+        embedder = Embedder(encoder=name, pairs=2_000, training=settings, n_jobs=1).fit(bags)
+        report = wembed.evaluate(embedder, bags[embedder.split_.test], pairs=60, queries=0, n_jobs=1)
+        errors[name] = report.errors["wembed"].relative_error
+    assert errors[encoder] < 0.75 * errors["quantiles"]
 
 
-def encoding(measures: Measures, order: float = 2) -> QuantileEncoding:
-    return QuantileEncoding.build(GroundCost(order=order), measures, 16, 0)
+def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(encoder: str) -> None:
+    settings = TrainingSettings(steps=40, learning_rate=1e-2)
+    wild = Embedder(encoder=encoder, pairs=300, training=settings, n_jobs=1).fit(clouds(0))
+    errors = [error for _, error in wild.history_]
+    assert errors[0] < 0.35 * wild.mean_distance_
+    assert min(errors) <= errors[0]
 
 
-@pytest.mark.parametrize("dim", [2, 3])
-def test_the_second_task_shows_the_measures_and_distorted_ones(dim: int) -> None:
-    measures = clouds(dim)
-    made = encoding(measures)
-    task = made.auxiliary(measures, 1.0, 6_000, 0, 1, None)
-    assert task is not None
-    np.testing.assert_allclose(task.features[:30], made.inputs(measures, 1.0), atol=1e-6)
-    assert len(task.features) == len(task.targets) >= 2 * task.features.shape[1]
-    assert task.targets.shape[1] <= 128
-    again = made.auxiliary(measures, 1.0, 6_000, 0, 1, None)
-    assert again is not None
-    np.testing.assert_array_equal(again.features, task.features)
-    np.testing.assert_array_equal(again.targets, task.targets)
+@pytest.mark.parametrize("softness", [1e-3, 1.0, 1e3])
+def test_sinkhorn_stays_finite_whatever_the_softness_and_the_weights(softness: float) -> None:
+    import torch
 
-
-def test_the_second_task_does_not_depend_on_where_the_measures_are() -> None:
-    here, there = clouds(2), clouds(2, shift=1e4)
-    tasks = [encoding(m, order=1).auxiliary(m, 1.0, 6_000, 0, 1, None) for m in (here, there)]
-    assert tasks[0] is not None
-    assert tasks[1] is not None
-    np.testing.assert_allclose(tasks[0].features, tasks[1].features, atol=1e-2)
+    torch.manual_seed(0)
+    module = sinkhorn.SinkhornEncoder(3, 16, centred=True)
     with torch.no_grad():
-        for task in tasks:
-            missed = task.head.linear(torch.from_numpy(task.features)).numpy() - task.targets
-            assert np.square(missed).sum() < 0.5 * np.square(task.targets - task.targets.mean(axis=0)).sum()
+        module.log_softness.fill_(np.log(softness))
+        module.reference.normal_()
+    atoms = torch.randn(5, 8, 4)
+    atoms[..., -1] = torch.rand(5, 8) ** 40  # down to 1e-40
+    atoms[0, 1:, -1] = 0
+    atoms[..., -1] /= atoms[..., -1].sum(dim=1, keepdim=True)
+    module(atoms).square().sum().backward()
+    gradients = [parameter.grad for parameter in module.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_blocks_without_gradient_agree_with_one_block_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    module = sinkhorn.SinkhornEncoder(3, 16, centred=False, out=5)
+    with torch.no_grad():
+        module.reference.normal_(std=0.1)
+    atoms = torch.rand(9, 4, 4)
+    atoms[..., -1] /= atoms[..., -1].sum(dim=1, keepdim=True)
+    whole = module(atoms).detach()
+    monkeypatch.setattr(sinkhorn, "_BLOCK_NUMBERS", 2 * 16 * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(module(atoms), whole)
+        assert module(atoms[:0]).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
-    ("measures", "pairs"),
-    [(clouds(1), 6_000), (clouds(2), 60), (clouds(2)[np.zeros(30, dtype=int)], 60), (clouds(2, atoms=1), 6_000)],
-    ids=["a line", "few pairs", "one measure", "diracs"],
+    ("cost", "measures", "name"),
+    [
+        (GroundCost(), clouds(0, dim=1), "quantiles"),
+        (GroundCost(order=1), clouds(0, dim=2), "quantiles"),
+        (GroundCost("great-circle", 1), clouds(0, dim=2), "sinkhorn"),
+        (GroundCost(), clouds(0, dim=50), "sinkhorn"),
+        (GroundCost(), Measures.from_point_clouds([np.eye(100)[:, :3] * scale for scale in (1, 2)]), "transport"),
+    ],
 )
-def test_there_is_none_where_it_would_teach_nothing(measures: Measures, pairs: int) -> None:
-    assert encoding(measures).auxiliary(measures, 1.0, pairs, 0, 1, None) is None
-
-
-def test_the_second_task_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    measures = clouds(2)
-    monkeypatch.setattr(encodings, "_AUXILIARY_BYTES", 4_000_000)
-    monkeypatch.setattr(encodings, "_AUXILIARY_MEASURES", 1_200)
-    task = encoding(measures).auxiliary(measures, 1.0, 10**9, 0, 1, None)
-    assert task is not None
-    assert len(task.features) == 1_200
-    monkeypatch.setattr(encodings, "_AUXILIARY_BYTES", 400_000)
-    assert encoding(measures).auxiliary(measures, 1.0, 10**9, 0, 1, None) is None
-
-
-def test_long_rows_are_cut_to_their_principal_axes() -> None:
-    rng = np.random.default_rng(0)
-    rows = (rng.normal(size=(50, 3)) @ rng.normal(size=(3, 40))).astype(np.float32)
-    short = encodings._principal(rows, 3)
-    assert short.shape == (50, 3)
-    np.testing.assert_allclose(np.linalg.norm(short[0] - short[1]), np.linalg.norm(rows[0] - rows[1]), rtol=1e-4)
-    assert encodings._principal(short, 3) is short
+def test_the_encoder_follows_the_measures(cost: GroundCost, measures: Measures, name: str) -> None:
+    assert suited(cost, measures) == name

@@ -149,7 +149,7 @@ def test_the_reference_of_linear_transport_is_the_same_on_any_number_of_threads(
     references = []
     for threads in (1, 2, 4):
         with threadpoolctl.threadpool_limits(threads):
-            references.append(LinearTransport.build(measures, 32, 2**40).reference)
+            references.append(LinearTransport.build(measures, 32, 2**40, 2).references)
     np.testing.assert_array_equal(references[0], references[1])
     np.testing.assert_array_equal(references[0], references[2])
 
@@ -158,7 +158,7 @@ def test_linear_transport_bounds_the_distance_from_above_and_equals_it_for_stret
     rng = np.random.default_rng(0)
     cloud = rng.normal(size=(16, 2))
     measures = Measures.from_point_clouds([cloud, cloud * 2 + 5, *(rng.normal(size=(16, 2)) for _ in range(6))])
-    features = LinearTransport(cloud - cloud.mean(axis=0))(measures)
+    features = LinearTransport((cloud - cloud.mean(axis=0))[None])(measures)
     centred = Measures(
         measures.offsets, measures.support - np.repeat(measures.centroids(), 16, axis=0), measures.weights
     )
@@ -171,4 +171,17 @@ def test_linear_transport_bounds_the_distance_from_above_and_equals_it_for_stret
 
 def test_few_distinct_atoms_make_a_small_reference() -> None:
     measures = Measures.from_point_clouds([np.array([[0.0, 0.0], [1.0, 0.0]]) + shift for shift in (0, 0.1, 7)])
-    assert len(LinearTransport.build(measures, 64, 0).reference) == 2
+    assert LinearTransport.build(measures, 64, 0).references.shape == (1, 2, 2)
+
+
+def test_distances_by_several_references_are_the_root_of_the_mean_of_their_squares() -> None:
+    measures = Measures.from_point_clouds(clouds(3)[0], clouds(3)[1])
+    both = LinearTransport.build(measures, 16, 0, 2)
+    told: list[tuple[int, int]] = []
+    features = both(measures, progress=lambda done, total: told.append((done, total)))
+    alone = [LinearTransport(reference[None])(measures) for reference in both.references]
+    assert not np.allclose(alone[0], alone[1])
+    squared = [np.square(rows[:, None] - rows).sum(axis=2) for rows in (features, *alone)]
+    np.testing.assert_allclose(squared[0], (squared[1] + squared[2]) / 2, rtol=1e-5, atol=1e-6)
+    assert told[-1] == (2 * len(measures), 2 * len(measures))
+    assert told == sorted(told)

@@ -9,7 +9,7 @@ import torch
 from test_store import full_disk
 
 from wembed import ArtifactError, SettingError, TrainingSettings
-from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, QuantileEncoder
+from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, PerceptronEncoder
 from wembed.learning.losses import distance_error, squared_distance_error
 from wembed.learning.training import Auxiliary, Examples, train
 
@@ -27,14 +27,14 @@ def examples(count: int = 60, seed: int = 0) -> Examples:
     return Examples(features, nothing, pairs[seen], distances[seen], pairs[held], distances[held])
 
 
-def encoder(data: Examples) -> QuantileEncoder:
+def encoder(data: Examples) -> PerceptronEncoder:
     torch.manual_seed(0)
-    made = QuantileEncoder(8, 8, width=32)
+    made = PerceptronEncoder(8, 8, width=32)
     made.start_from(data.features[0, :45])
     return made
 
 
-def with_auxiliary(data: Examples, made: QuantileEncoder, seed: int = 0) -> Examples:
+def with_auxiliary(data: Examples, made: PerceptronEncoder, seed: int = 0) -> Examples:
     """A second task: squares of the features, which no linear map gives."""
     features = np.random.default_rng([seed, 1]).normal(size=(600, 8)).astype(np.float32) / 4
     torch.manual_seed(seed)
@@ -233,7 +233,7 @@ def test_losses_vanish_where_prediction_is_exact_and_have_a_gradient_at_zero() -
 
 def test_the_encoder_starts_as_the_isometric_projection_of_its_features() -> None:
     features = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
-    made = QuantileEncoder(8, 8, width=16)
+    made = PerceptronEncoder(8, 8, width=16)
     made.start_from(features)
     with torch.no_grad():
         linear = made.linear(torch.from_numpy(features)).numpy()

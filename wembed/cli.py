@@ -108,10 +108,13 @@ def fit(
     ] = None,
     metric: Metric = "euclidean",
     order: Order = 2.0,
-    dim: Annotated[int, typer.Option(help="Length of the vectors.")] = 128,
+    dim: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Length of the vectors; by default what suits the encoder."),
+    ] = None,
     encoder: Annotated[
-        str, typer.Option(help="quantiles; or dwe, for images, which its paper has with --dim 50.")
-    ] = "quantiles",
+        str, typer.Option(help="quantiles, transport or sinkhorn; dwe, for images; auto takes what suits the measures.")
+    ] = "auto",
     steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="A torch device, such as cpu or cuda.")] = "cpu",
     jobs: Jobs = -1,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from jaxtyping import Float32, Float64, Int64
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError
-from wembed.euclidean import distances_between, paired_distances
+from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
-from wembed.learning.encodings import ENCODINGS
+from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import Report, compare
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
@@ -30,7 +30,7 @@ from wembed.transport.store import DistanceStore, check_ours, write_atomically
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _KNOWN = 10_000  # training measures that an encoding is built from
@@ -42,10 +42,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     Args:
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
-        dim: length of the vectors.
+        dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
+            other two as many as the maps have.
         pairs: exact pairs for `fit`. They are shared out by the numbers of train, validation and test measures; those
             of the test measures are left to `evaluate`.
-        encoder: "quantiles", for any measures; or "dwe", the network of the method's paper, for images.
+        encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
+            references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference; "dwe",
+            the network of the method's paper, for images; or "auto": quantiles on a line and in the plane, beyond
+            them transport, and sinkhorn where measures have few atoms.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
@@ -56,6 +60,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         verbose: show progress bars.
 
     Attributes:
+        encoder_: the encoder that was taken.
         split_: which measures were for training, validation and test.
         history_: validation error (root mean square, in data units) by training step.
         mean_distance_: mean W_p of the training pairs.
@@ -67,9 +72,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self,
         metric: "str | np.ndarray" = "euclidean",
         order: float = 2,
-        dim: int = 128,
+        dim: int | None = None,
         pairs: int = 20_000,
-        encoder: str = "quantiles",
+        encoder: str = "auto",
         validation: float = 0.1,
         test: float = 0.1,
         device: str = "cpu",
@@ -114,38 +119,41 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self.check(measures)
         cost = GroundCost(self.metric, self.order)
-        training = self.training or TrainingSettings(seed=self.random_state)
         solved = self._solved(measures, cost, distances)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             some = np.random.default_rng([self.random_state, 6]).permutation(len(solved.split.train))[:_KNOWN]
             members = measures[solved.split.train[np.sort(some)]]
-            encoding = ENCODINGS[self.encoder].build(cost, members, self.dim, self.random_state)
+            name = suited(cost, members) if self.encoder == "auto" else self.encoder
+            encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
         if not 1e-30 < unit < 1e30:
             raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
         learned_from = measures[used]
-        inputs = encoding.copies(learned_from, unit, self.random_state)
-        encoding.start_from(inputs[0, np.isin(used, solved.split.train)])
-        auxiliary = None
+        with bar(self.verbose, "transport maps", unit="measures") as show:
+            inputs = encoding.copies(learned_from, unit, self.random_state, self.n_jobs, show)
+        examples = Examples(
+            inputs,
+            (encoding.exact_part(learned_from) / unit).astype(np.float32),
+            np.searchsorted(used, solved.train_pairs),
+            solved.train_distances / unit,
+            np.searchsorted(used, solved.validation_pairs),
+            solved.validation_distances / unit,
+        )
+        encoding.start_from(examples)
+        count = len(solved.train_pairs)
+        training = self.training or TrainingSettings(seed=self.random_state)
+        training = training.resolved(count, encoding.steps, encoding.learning_rate)
         if training.auxiliary:
             with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.random_state)
-                count = len(solved.train_pairs)
                 auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
+            examples = replace(examples, auxiliary=auxiliary)
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
                 encoding.module,
-                Examples(
-                    inputs,
-                    (encoding.exact_part(learned_from) / unit).astype(np.float32),
-                    np.searchsorted(used, solved.train_pairs),
-                    solved.train_distances / unit,
-                    np.searchsorted(used, solved.validation_pairs),
-                    solved.validation_distances / unit,
-                    auxiliary,
-                ),
+                examples,
                 training,
                 encoding.loss,
                 self.device,
@@ -153,6 +161,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 lambda step, steps, _: show(step, steps),
             )
         self._encoding = encoding
+        self.encoder_ = name
         self._unit = unit
         self._scale = 1.0
         self._calibrate(measures, solved)
@@ -185,7 +194,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
-                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit))
+                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs))
                     output = encoding.module(inputs.to(self.device)).cpu().numpy()
                     encoded = vectors[start : start + len(batch)]
                     encoded[:, :learned] = output * np.float32(self._scale * self._unit)
@@ -264,6 +273,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "settings": settings,
             "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
             "cost": self.cost.as_dict(),
+            "dim": self._encoding.dim,
             "features": self._encoding.description(),
             "unit": self._unit,
             "calibration": {"scale": self._scale},
@@ -297,11 +307,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 "from_histograms, from_point_clouds or wembed.read"
             )
         GroundCost(self.metric, self.order).check(measures)
-        for name in ("dim", "pairs"):
-            value = getattr(self, name)
+        for name, value in (("dim", 1 if self.dim is None else self.dim), ("pairs", self.pairs)):
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise SettingError(f"{name}={value!r}; give a whole number of at least 1")
-        if self.dim > _MOST_NUMBERS:
+        if self.dim is not None and self.dim > _MOST_NUMBERS:
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         if not isinstance(self.random_state, (int, np.integer)) or not 0 <= self.random_state < 2**63:
             raise SettingError(
@@ -309,9 +318,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             )
         check_jobs(self.n_jobs)
         Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
-        if self.encoder not in ENCODINGS:
-            raise SettingError(f"unknown encoder {self.encoder!r}; choose one of {', '.join(ENCODINGS)}")
-        ENCODINGS[self.encoder].check_collection(measures)
+        if self.encoder not in ("auto", *ENCODINGS):
+            raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
+        if self.encoder != "auto":
+            ENCODINGS[self.encoder].check_collection(measures)
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
 
@@ -356,12 +366,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
-        vectors = self.transform(measures[used])[place.reshape(-1, 2)]
+        vectors, pairs = self.transform(measures[used]), place.reshape(-1, 2)
         learned = self._encoding.dim - self._encoding.exact_dim
-        difference = (vectors[:, 0] - vectors[:, 1]).astype(np.float64)
         self._scale = fitted_scale(
-            np.linalg.norm(difference[:, :learned], axis=1),
-            np.linalg.norm(difference[:, learned:], axis=1),
+            distances_of_pairs(vectors[:, :learned], pairs),
+            distances_of_pairs(vectors[:, learned:], pairs),
             solved.validation_distances,
         )
 
@@ -417,7 +426,9 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
     try:
         if description["kind"] != "model" or description["format"] != _FORMAT:
-            raise ArtifactError(f"{folder} holds format {description['format']} of a {description['kind']}, not 1")
+            raise ArtifactError(
+                f"{folder} holds format {description['format']} of a {description['kind']}, not {_FORMAT}"
+            )
         if _digest(description) != description["sha256"]:
             raise ArtifactError(f"{folder / 'model.json'} is damaged: its checksum is another; fit the model again")
         file = folder / Path(description["weights"]).name
@@ -461,8 +472,9 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
         **description["settings"],
     )
     cost = GroundCost.from_dict(description["cost"], metric if isinstance(metric, np.ndarray) else None)
-    encoding = ENCODINGS[embedder.encoder].restored(
-        cost, embedder.dim, description["features"], {name: tensor.numpy() for name, tensor in tensors.items()}
+    embedder.encoder_ = description["features"]["kind"]
+    encoding = ENCODINGS[embedder.encoder_].restored(
+        cost, description["dim"], description["features"], {name: tensor.numpy() for name, tensor in tensors.items()}
     )
     state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     encoding.module.load_state_dict(state)

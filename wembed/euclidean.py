@@ -1,9 +1,9 @@
 """Euclidean distances between blocks of vectors, at the speed of a matrix product."""
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 
-__all__ = ["distances_between", "paired_distances"]
+__all__ = ["distances_between", "distances_of_pairs", "paired_distances"]
 
 _TILE = (1024, 512)  # distances that stay in the cache between the product and the root
 _ROWS = 1024  # pairs of vectors looked at in one go
@@ -21,6 +21,17 @@ def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n 
         difference = x[start : start + _ROWS] - y[start : start + _ROWS]
         np.einsum("nd,nd->n", difference, difference, out=squared[start : start + _ROWS])
     return np.sqrt(squared, out=squared)
+
+
+def distances_of_pairs(
+    vectors: Float32[np.ndarray, "n dim"], pairs: Int64[np.ndarray, "k 2"]
+) -> Float64[np.ndarray, " k"]:
+    """Distance of row i to row j for each pair (i, j), without all the rows at once."""
+    distances = np.empty(len(pairs))
+    for start in range(0, len(pairs), _ROWS):
+        i, j = pairs[start : start + _ROWS].T
+        distances[start : start + _ROWS] = paired_distances(vectors[i], vectors[j])
+    return distances
 
 
 def distances_between(

@@ -70,8 +70,8 @@ class Index:
             k: neighbours to return.
             rerank: candidates whose distance is solved exactly before the best k are kept; 0 for none.
             n_jobs: processes for the exact solves, or -1 for one a core.
-            progress: called with what is done and what there is: pairs solved where `rerank` asks for them, else queries
-                compared with the collection.
+            progress: called with what is done and what there is: pairs solved where `rerank` asks for them, else
+                queries compared with the collection.
 
         Raises:
             SettingError: k outside 1..len(index), or rerank below k.

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from wembed.euclidean import paired_distances
+from wembed.euclidean import distances_of_pairs
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
 from wembed.measures import Measures
@@ -69,4 +69,4 @@ def _scale(
     features: np.ndarray, centroids: np.ndarray, pairs: Int64[np.ndarray, "k 2"], exact: Float64[np.ndarray, " k"]
 ) -> float:
     fixed = np.linalg.norm(centroids[pairs[:, 0]] - centroids[pairs[:, 1]], axis=1)
-    return fitted_scale(paired_distances(features[pairs[:, 0]], features[pairs[:, 1]]).astype(float), fixed, exact)
+    return fitted_scale(distances_of_pairs(features, pairs), fixed, exact)

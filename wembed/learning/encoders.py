@@ -7,12 +7,12 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["AuxiliaryHead", "DWEEncoder", "QuantileEncoder"]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder"]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
 
-class QuantileEncoder(nn.Module):
+class PerceptronEncoder(nn.Module):
     """A linear map plus a small multilayer perceptron on features that are nearly isometric already.
 
     The linear map starts as the projection on the principal components of the features, and the perceptron small, so
@@ -62,14 +62,17 @@ class QuantileEncoder(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """Predicts something else of a measure from the hidden units of a QuantileEncoder: a linear map beside them.
+    """Predicts something else of a measure from the hidden units of a PerceptronEncoder: a linear map beside them.
 
     Hidden units that serve two tasks generalise better (Caruana 1997). The linear map starts at the least-squares fit
     from the features, so that the hidden units are asked for the rest.
     """
 
     def __init__(
-        self, encoder: QuantileEncoder, features: Float32[np.ndarray, "n features"], targets: Float32[np.ndarray, "n t"]
+        self,
+        encoder: PerceptronEncoder,
+        features: Float32[np.ndarray, "n features"],
+        targets: Float32[np.ndarray, "n t"],
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(features.shape[1], targets.shape[1])
@@ -88,7 +91,7 @@ class AuxiliaryHead(nn.Module):
             self.linear.weight.copy_(fit.T)
             self.linear.bias.copy_(middle - mean @ fit)
 
-    def forward(self, encoder: QuantileEncoder, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, encoder: PerceptronEncoder, features: torch.Tensor) -> torch.Tensor:
         """The prediction (n, t) from features (n, features)."""
         predicted: torch.Tensor = self.linear(features) + self.last(encoder.hidden(features))
         return predicted

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from scipy import stats
 
 from wembed.errors import SettingError
-from wembed.euclidean import distances_between, paired_distances
+from wembed.euclidean import distances_between, distances_of_pairs
 from wembed.learning.baselines import Embedding
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -193,12 +193,12 @@ def compare(
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
-    predicted = _predicted(vectors, rows)
+    predicted = distances_of_pairs(vectors, rows)
     errors = {"wembed": score(predicted, exact, cost.order, hoods, _from_queries(vectors[pool_rows], asking))}
     for name, other in (others or {}).items():
         theirs = np.asarray(other.transform(seen), dtype=np.float32)
         errors[name] = score(
-            _predicted(theirs, rows), exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking)
+            distances_of_pairs(theirs, rows), exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking)
         )
     by_chance = None if errors["wembed"].recall_at_10 is None else _NEIGHBORS / (len(pool) - 1)
     constant = score(np.full(len(exact), mean_distance), exact, cost.order)
@@ -261,10 +261,6 @@ def score(
         ratio_p01=float(np.percentile(ratio, 1)),
         ratio_p99=float(np.percentile(ratio, 99)),
     )
-
-
-def _predicted(vectors: np.ndarray, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
-    return paired_distances(vectors[pairs[:, 0]], vectors[pairs[:, 1]]).astype(np.float64)
 
 
 def _from_queries(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:

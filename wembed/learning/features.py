@@ -77,20 +77,21 @@ class SlicedQuantiles:
 
 @dataclass(frozen=True, eq=False)
 class LinearTransport:
-    """Linear optimal transport (Wang et al. 2013): where the optimal map sends each atom of a fixed reference.
+    """Linear optimal transport (Wang et al. 2013): where the optimal maps send each atom of fixed references.
 
     The measures are moved to their centroids. The Euclidean distance of the features is at least the W_2 of the centred
-    measures, up to the splitting of mass; it takes one exact solve a measure.
+    measures, up to the splitting of mass. One exact solve a measure and reference; squared distances are means over
+    the references, which are too long in different places.
 
     Attributes:
-        reference: places of atoms of equal mass.
+        references: for each reference, places of atoms of equal mass.
     """
 
-    reference: Float64[np.ndarray, "r dim"]
+    references: Float64[np.ndarray, "references r dim"]
 
     @classmethod
-    def build(cls, measures: Measures, atoms: int, seed: int) -> "LinearTransport":
-        """A reference at the k-means centres of the atoms of some of these measures, moved to their centroids."""
+    def build(cls, measures: Measures, atoms: int, seed: int, count: int = 1) -> "LinearTransport":
+        """References at k-means centres of the atoms of some of these measures, moved to their centroids."""
         from sklearn.cluster import KMeans  # imported late: heavy
         from threadpoolctl import threadpool_limits
 
@@ -102,10 +103,17 @@ class LinearTransport:
         points = chosen.support[places] - chosen.centroids()[owner]
         spread = float(points.std()) or 1.0
         distinct = len(np.unique(np.round(points / spread, 6), axis=0))
-        clusters = KMeans(min(atoms, distinct), n_init=1, random_state=seed % 2**32)
-        with threadpool_limits(1):  # more threads sum in the order in which they finish
-            fitted = clusters.fit(points / spread, sample_weight=chosen.weights[some])
-        return cls(fitted.cluster_centers_ * spread)
+        centres = []
+        for number in range(count):
+            clusters = KMeans(min(atoms, distinct), n_init=1, random_state=(seed + number) % 2**32)
+            with threadpool_limits(1):  # more threads sum in the order in which they finish
+                centres.append(clusters.fit(points / spread, sample_weight=chosen.weights[some]).cluster_centers_)
+        return cls(np.stack(centres) * spread)
+
+    @property
+    def size(self) -> int:
+        """Numbers in the features of one measure."""
+        return self.references.size
 
     def __call__(
         self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None
@@ -113,11 +121,20 @@ class LinearTransport:
         """sqrt(mass) times the place to which each reference atom is sent.
 
         Raises:
-            MeasureError: measures of another dimension than the reference.
+            MeasureError: measures of another dimension than the references.
             SolverError: a coupling could not be certified.
         """
-        maps = transport_maps(measures, self.reference, n_jobs, progress)
-        return maps.reshape(len(measures), -1) / np.float32(np.sqrt(len(self.reference)))
+        count, atoms, _ = self.references.shape
+        features = np.empty((len(measures), count, self.size // count), dtype=np.float32)
+        for number, reference in enumerate(self.references):
+
+            def show(done: int, total: int, before: int = number * len(measures)) -> None:
+                if progress:
+                    progress(before + done, count * total)
+
+            features[:, number] = transport_maps(measures, reference, n_jobs, show).reshape(len(measures), -1)
+        features /= np.float32(np.sqrt(count * atoms))
+        return features.reshape(len(measures), -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from wembed.learning.losses import Loss, distance_error
 
 __all__ = ["Auxiliary", "Examples", "TrainingSettings", "train"]
 
+_VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -25,9 +26,9 @@ class TrainingSettings:
     """How an encoder is trained.
 
     Attributes:
-        steps: gradient steps; None chooses them by the number of pairs.
+        steps: gradient steps; None chooses them by the encoder and the number of pairs.
         batch_pairs: pairs in a step, rounded down to cliques of 28 pairs.
-        learning_rate: the peak of the one-cycle schedule.
+        learning_rate: the peak of the one-cycle schedule; None chooses it by the encoder.
         weight_decay: of AdamW.
         warm_up: share of the steps in which the learning rate rises.
         checks: how often the validation error is taken, at most.
@@ -41,7 +42,7 @@ class TrainingSettings:
 
     steps: int | None = None
     batch_pairs: int = 1792
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     weight_decay: float = 1e-2
     warm_up: float = 0.15
     checks: int = 40
@@ -54,19 +55,21 @@ class TrainingSettings:
             raise SettingError(f"steps={self.steps}; train for at least one step")
         if self.batch_pairs < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.auxiliary < math.inf):
+        rate = 1.0 if self.learning_rate is None else self.learning_rate
+        if not (rate > 0 and self.weight_decay >= 0 and 0 <= self.auxiliary < math.inf):
             raise SettingError(f"training settings out of range: {self}")
 
-    def steps_for(self, pairs: int) -> int:
-        """The number of steps: 2,000 at 16,000 pairs, growing with the square root."""
-        return self.steps or min(max(round(2000 * math.sqrt(pairs / 16_000)), 200), 50_000)
+    def resolved(self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3) -> "TrainingSettings":
+        """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate."""
+        grown = min(max(round(steps * math.sqrt(pairs / 16_000)), steps // 10), 25 * steps)
+        return replace(self, steps=self.steps or grown, learning_rate=self.learning_rate or learning_rate)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step: one cycle, up and down along cosines (Smith and Topin 2018)."""
-        rise = max(1, round(self.warm_up * steps))
+        rise, peak = max(1, round(self.warm_up * steps)), self.learning_rate or 0.0
         if step < rise:
-            return self.learning_rate * (0.52 - 0.48 * math.cos(math.pi * step / rise))
-        return self.learning_rate * (1e-4 + 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))))
+            return peak * (0.52 - 0.48 * math.cos(math.pi * step / rise))
+        return peak * (1e-4 + 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +149,7 @@ def train(
     Raises:
         ArtifactError: the checkpoint belongs to another training.
     """
-    settings = settings or TrainingSettings()
+    settings = (settings or TrainingSettings()).resolved(len(examples.train_pairs))
     modules = nn.ModuleDict({"encoder": encoder})
     task = _AuxiliaryTask(examples.auxiliary, settings, device) if examples.auxiliary and settings.auxiliary else None
     if task:
@@ -156,11 +159,9 @@ def train(
     exact_part = torch.from_numpy(examples.exact_part).to(device)
     pairs = torch.from_numpy(examples.train_pairs).to(device)
     distances = torch.from_numpy(examples.train_distances).float().to(device)
-    steps = settings.steps_for(len(pairs))
+    steps, peak = settings.steps or 1, settings.learning_rate or 0.0
     every = max(1, -(-steps // settings.checks))
-    optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-    )
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
     batches = _Batches(len(pairs), settings)
 
     def squared_distances(rows: torch.Tensor, copy: int = 0) -> torch.Tensor:
@@ -174,8 +175,9 @@ def train(
         encoder.eval()
         with torch.no_grad():
             total = 0.0
-            for start in range(0, len(examples.validation_pairs), 8192):
-                part = slice(start, start + 8192)
+            block = max(_RUN, min(8192, _VALIDATION_NUMBERS // encoder(features[0][:1]).shape[1]))
+            for start in range(0, len(examples.validation_pairs), block):
+                part = slice(start, start + block)
                 squared = squared_distances(torch.from_numpy(examples.validation_pairs[part]).to(device))
                 error = squared.sqrt().cpu().double() - torch.from_numpy(examples.validation_distances[part])
                 total += float(error.square().sum())

@@ -1,0 +1,224 @@
+"""Encodings by geometric features whose Euclidean distance is nearly W_p before anything is learned."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from wembed.errors import MeasureError
+from wembed.learning.augmentation import distorted
+from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder
+from wembed.learning.encoding import Encoding
+from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
+from wembed.learning.losses import distance_error
+from wembed.learning.training import Auxiliary, Examples
+from wembed.measures import Measures
+from wembed.transport.costs import GroundCost
+from wembed.transport.parallel import Progress, work_of
+
+__all__ = ["GeometricEncoding", "QuantileEncoding", "TransportEncoding"]
+
+_DIM = 128
+_COPIES = 3  # of the features, for training
+_COPY_BYTES = 400_000_000
+_REFERENCE_ATOMS = 64
+_REFERENCES = 4
+_AUXILIARY_MEASURES = 60_000
+_AUXILIARY_BYTES = 400_000_000
+_AUXILIARY_TARGETS = 128
+_LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
+
+
+class GeometricEncoding(Encoding):
+    """Of measures as points in a Euclidean space, at their centroids or not.
+
+    Measures under another metric are laid out in coordinates first. Those of a cost matrix are kept and not found
+    again: eigenvectors may come out turned on another machine. For euclidean W_2 the centroid stands beside what is
+    learned, because W_2^2 = |difference of means|^2 + W_2^2 of the centred measures.
+    """
+
+    def __init__(self, cost: GroundCost, centre: np.ndarray, dim: int | None, places: np.ndarray | None) -> None:
+        self.cost = cost
+        self.centre = centre  # subtracted from centroids, so that float32 keeps their digits
+        self.places = places
+        self.exact_dim = len(centre) if cost.splits_translation and (dim is None or dim > len(centre)) else 0
+        self.loss = distance_error
+
+    @staticmethod
+    def check_collection(measures: Measures) -> None:
+        """Any measures will do."""
+
+    def check(self, measures: Measures) -> None:
+        self.cost.check(measures)
+        if isinstance(self.cost.metric, str):
+            expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
+            if measures.dim != expected:
+                raise MeasureError(f"the measures have dimension {measures.dim}; this model was fitted on {expected}")
+
+    def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
+        if not self.exact_dim:
+            return super().exact_part(measures)
+        return np.asarray(measures.centroids() - self.centre, dtype=np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"centre": self.centre} if self.places is None else {"centre": self.centre, "places": self.places}
+
+    def placed(self, measures: Measures) -> Measures:
+        """The measures in coordinates."""
+        return self.cost.coordinates(measures) if self.places is None else replace(measures, support=self.places)
+
+    @staticmethod
+    def layout(cost: GroundCost, training: Measures) -> tuple[Measures, np.ndarray, np.ndarray | None]:
+        """The measures in coordinates, the mean of their centroids, and the coordinates if they have to be kept."""
+        placed = cost.coordinates(training)
+        return placed, placed.centroids().mean(axis=0), None if isinstance(cost.metric, str) else placed.support
+
+
+class _FeatureEncoding(GeometricEncoding):
+    """Features of the centred measure, and a perceptron that learns what they miss."""
+
+    module: PerceptronEncoder
+
+    def __init__(
+        self,
+        cost: GroundCost,
+        features: SlicedQuantiles | LinearTransport,
+        centre: np.ndarray,
+        dim: int | None,
+        places: np.ndarray | None,
+    ) -> None:
+        super().__init__(cost, centre, dim, places)
+        self.features = features
+        size = features.size + (0 if self.exact_dim else len(centre))
+        self.dim = size + self.exact_dim if dim is None else dim
+        self.module = PerceptronEncoder(size, self.dim - self.exact_dim)
+
+    def inputs(
+        self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "n features"]:
+        return self._seen(self.placed(measures), unit, n_jobs, progress)
+
+    def start_from(self, examples: Examples) -> None:
+        self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
+
+    @abstractmethod
+    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
+
+    def _seen(self, placed: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None) -> np.ndarray:
+        features = self._featured(placed, n_jobs, progress)
+        if not self.exact_dim:
+            features = np.concatenate([features, (placed.centroids() - self.centre).astype(np.float32)], axis=1)
+        features /= np.float32(unit)
+        return features
+
+
+class QuantileEncoding(_FeatureEncoding):
+    """Sliced quantiles of the centred measure."""
+
+    kind = "quantiles"
+    features: SlicedQuantiles
+
+    @classmethod
+    def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "QuantileEncoding":
+        placed, centre, places = cls.layout(cost, training)
+        directions = directions_for(placed.dim, np.random.default_rng(seed))
+        features = SlicedQuantiles(directions, levels_for(len(directions)))
+        return cls(cost, features, centre, dim or _DIM, places)
+
+    @classmethod
+    def restored(
+        cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "QuantileEncoding":
+        features = SlicedQuantiles(arrays["directions"], description["levels"])
+        return cls(cost, features, arrays["centre"], dim, arrays.get("places"))
+
+    def copies(
+        self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "copies n features"]:
+        placed = self.placed(measures)
+        size = len(measures) * (self.features.size + len(self.centre)) * 4
+        count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
+        maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
+        copies = np.empty((len(maps), len(measures), self.module.linear.in_features), dtype=np.float32)
+        for copy, turn in zip(copies, maps, strict=True):
+            moved = (placed.support - self.centre) @ turn.T + self.centre
+            copy[...] = self._seen(replace(placed, support=moved), unit)
+        return copies
+
+    def auxiliary(
+        self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
+    ) -> Auxiliary | None:
+        """Linear optimal transport to one reference, of the measures and of distorted ones.
+
+        It takes one solve a measure, not a pair, and tells of the measure what slices don't. On a line they tell all.
+        """
+        placed = self.placed(measures)
+        if placed.dim == 1:
+            return None
+        transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed)
+        atoms, reference = np.array([placed.sizes.mean()]), np.array([transport.references.shape[1]])
+        affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
+        shown = self.module.linear.in_features
+        numbers = shown + transport.size + 4 * placed.dim * int(atoms[0])
+        count = min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
+        if count < 2 * shown:  # a linear map of the features would do it all
+            return None
+        known = placed[np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])]
+        if count > len(known):
+            known = Measures.concatenate([known, distorted(placed, count - len(known), seed)])
+        features = self._seen(known, unit)
+        targets = _principal(transport(known, n_jobs, progress) / np.float32(unit), _AUXILIARY_TARGETS)
+        if targets.var(axis=0).sum() < _LEAST_VARIANCE:
+            return None
+        return Auxiliary(AuxiliaryHead(self.module, features, targets), features, targets)
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind, "levels": self.features.levels}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return super().arrays() | {"directions": self.features.directions}
+
+    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
+        return self.features(placed)
+
+
+class TransportEncoding(_FeatureEncoding):
+    """Linear optimal transport of the centred measure to a few references, each map found exactly."""
+
+    kind = "transport"
+    steps = 500
+    learning_rate = 1e-3
+    features: LinearTransport
+
+    @classmethod
+    def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
+        placed, centre, places = cls.layout(cost, training)
+        features = LinearTransport.build(placed, _REFERENCE_ATOMS, seed, _REFERENCES)
+        return cls(cost, features, centre, dim, places)
+
+    @classmethod
+    def restored(
+        cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "TransportEncoding":
+        return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return super().arrays() | {"references": self.features.references}
+
+    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
+        return self.features(placed, n_jobs, progress)
+
+
+def _principal(rows: Float32[np.ndarray, "n t"], most: int) -> Float32[np.ndarray, "n k"]:
+    """The rows, or where they are long their coordinates along the axes of most variance."""
+    if rows.shape[1] <= most:
+        return rows
+    centred = rows - rows.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.ascontiguousarray(centred @ axes[:, -most:])

@@ -1,0 +1,179 @@
+"""Linear optimal transport to a reference that is learned, its maps found by Sinkhorn's iterations."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from wembed.euclidean import distances_of_pairs
+from wembed.learning.geometric import GeometricEncoding
+from wembed.learning.training import Examples
+from wembed.measures import Measures
+from wembed.transport.costs import GroundCost
+from wembed.transport.parallel import Progress
+
+__all__ = ["SinkhornEncoder", "SinkhornEncoding"]
+
+_ATOMS = 256  # of the reference
+_MOST_NUMBERS = 16_384  # in a vector whose length is not given: fewer reference atoms where dimensions are many
+_MOST_ENTRIES = 1 << 14  # in a coupling: what a step of training takes in time and memory
+_LOG_ITERATIONS = 3
+_ITERATIONS = 10
+_SOFTNESS = (0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2)  # in units of a typical distance, squared
+_TRIED_PAIRS = 1_792  # that the softness is chosen by
+_PRINCIPAL_MEASURES = 2_000
+_REACH = 10.0  # a step of training moves the reference this much farther than a weight
+_BLOCK_NUMBERS = 1 << 22  # reference atoms times atoms of measures in one go, where no gradient is taken
+_TINY = 1e-9
+
+
+class SinkhornEncoder(nn.Module):
+    """Where an entropic optimal coupling (Cuturi 2013) sends each atom of a reference of equal masses.
+
+    The reference is learned, and so is, by two small perceptrons that start at nothing, what an atom shows to it and
+    what is carried to it. Vectors are the barycentric projections, scaled so that their Euclidean distance is that of
+    linear optimal transport at the start; a linear map may make them shorter.
+    """
+
+    def __init__(self, dim: int, atoms: int, *, centred: bool, out: int | None = None, width: int = 256) -> None:
+        super().__init__()
+        self.centred = centred  # else the centroid stands beside the projections
+        self.reference = nn.Parameter(torch.zeros(atoms, dim))
+        self.log_softness = nn.Parameter(torch.zeros(()))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.key, self.value = _starting_at_nothing(dim, width), _starting_at_nothing(dim, width)
+        size = atoms * dim + (0 if centred else dim)
+        self.shorten = None if out is None else nn.Linear(size, out, bias=False)
+
+    def forward(self, atoms: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, size) of measures (n, most atoms, dim + 1): points, and weights, 0 where there is no atom."""
+        if torch.is_grad_enabled():
+            vectors = self.projections(atoms)
+            return vectors if self.shorten is None else self.shorten(vectors)
+        rows = max(1, _BLOCK_NUMBERS // (len(self.reference) * max(1, atoms.shape[1])))
+        blocks = [self.projections(atoms[start : start + rows]) for start in range(0, max(1, len(atoms)), rows)]
+        return torch.cat(blocks if self.shorten is None else [self.shorten(block) for block in blocks])
+
+    def projections(self, atoms: torch.Tensor) -> torch.Tensor:
+        """Vectors before they are made shorter."""
+        points, weights = atoms[..., :-1], atoms[..., -1:]
+        centroids = (points * weights).sum(dim=1, keepdim=True)
+        points = points - centroids
+        shown = points + self.key(points)
+        affinity = torch.einsum("kd,nad->nka", 2 * _REACH * self.reference, shown) / self.log_softness.exp()
+        kernel = (affinity + _potentials(affinity.detach(), weights)).exp()
+        columns = weights
+        for _ in range(_ITERATIONS):
+            rows = 1 / (torch.bmm(kernel, columns) + _TINY)
+            columns = weights / (torch.bmm(kernel.transpose(1, 2), rows) / len(self.reference) + _TINY)
+        coupling = kernel * columns.transpose(1, 2)
+        coupling = coupling / (coupling.sum(dim=2, keepdim=True) + _TINY)
+        sent = torch.bmm(coupling, points + self.value(points)).flatten(1) / math.sqrt(len(self.reference))
+        sent = sent * self.log_scale.exp()
+        return sent if self.centred else torch.cat([sent, centroids[:, 0]], dim=1)
+
+    def start_from(self, atoms: torch.Tensor, examples: Examples, seed: int) -> None:
+        """Draw the reference from the normal law of the atoms, and fit softness and scale to exact distances."""
+        points, weights = atoms[..., :-1], atoms[..., -1:]
+        centred = points - (points * weights).sum(dim=1, keepdim=True)
+        covariance = torch.einsum("nad,nae->de", centred * weights, centred) / len(atoms)
+        values, vectors = torch.linalg.eigh(covariance.double())
+        drawn = np.random.default_rng([seed, 7]).standard_normal(self.reference.shape)
+        spread = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        pairs, exact = examples.train_pairs[:_TRIED_PAIRS], examples.train_distances[:_TRIED_PAIRS]
+        used, place = np.unique(pairs, return_inverse=True)
+        tried, place = torch.from_numpy(examples.features[0, used]), place.reshape(-1, 2)
+        beside = examples.exact_part[pairs[:, 0]] - examples.exact_part[pairs[:, 1]]
+        wanted = np.sqrt((np.square(exact) - np.square(beside).sum(axis=1)).clip(0))
+        errors, scales = [], []
+        shorten, self.shorten = self.shorten, None
+        with torch.no_grad():
+            self.reference.copy_(torch.from_numpy(drawn).float() @ spread.float() / _REACH)
+            for softness in _SOFTNESS:
+                self.log_softness.fill_(math.log(softness))
+                found = distances_of_pairs(self(tried).numpy(), place)
+                scales.append(float(found @ wanted) / max(float(found @ found), np.finfo(float).tiny))
+                errors.append(float(np.square(scales[-1] * found - wanted).sum()))
+            best = int(np.argmin(errors))
+            self.log_softness.fill_(math.log(_SOFTNESS[best]))
+            self.log_scale.fill_(math.log(scales[best] or 1.0))
+            if shorten is not None:
+                some = np.sort(np.random.default_rng([seed, 8]).permutation(len(atoms))[:_PRINCIPAL_MEASURES])
+                vectors = self(atoms[torch.from_numpy(some)])
+                _, _, axes = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
+                shorten.weight.zero_()
+                shorten.weight[: len(axes)] = axes[: len(shorten.weight)]
+        self.shorten = shorten
+
+
+def _potentials(affinity: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """What to add so that the kernel is nearly balanced from the start: the iterations are then well conditioned.
+
+    A few of Sinkhorn's iterations on logarithms. They move where the others start, and no gradient passes through them.
+    """
+    mass = weights.clamp_min(1e-37).log().transpose(1, 2)
+    columns = torch.zeros_like(mass)
+    for _ in range(_LOG_ITERATIONS):
+        rows = -torch.logsumexp(affinity + columns + mass, dim=2, keepdim=True)
+        columns = math.log(affinity.shape[1]) - torch.logsumexp(affinity + rows, dim=1, keepdim=True)
+    return rows + columns
+
+
+def _starting_at_nothing(dim: int, width: int) -> nn.Sequential:
+    last = nn.Linear(width, dim, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Linear(dim, width), nn.GELU(), last)
+
+
+class SinkhornEncoding(GeometricEncoding):
+    """The atoms themselves, for a SinkhornEncoder."""
+
+    kind = "sinkhorn"
+    steps = 200
+    learning_rate = 1e-3
+    module: SinkhornEncoder
+
+    def __init__(
+        self, cost: GroundCost, centre: np.ndarray, dim: int | None, places: np.ndarray | None, atoms: int, seed: int
+    ) -> None:
+        super().__init__(cost, centre, dim, places)
+        self.seed = seed
+        short = None if dim is None else dim - self.exact_dim
+        self.module = SinkhornEncoder(len(centre), atoms, centred=bool(self.exact_dim), out=short)
+        self.dim = (atoms + 1) * len(centre) if dim is None else dim
+
+    @classmethod
+    def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "SinkhornEncoding":
+        _, centre, places = cls.layout(cost, training)
+        most = min(_MOST_NUMBERS // len(centre), _MOST_ENTRIES // int(training.sizes.max()))
+        return cls(cost, centre, dim, places, max(1, min(_ATOMS, most)), seed)
+
+    @classmethod
+    def restored(
+        cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "SinkhornEncoding":
+        short = dim if description["shortened"] else None
+        return cls(cost, arrays["centre"], short, arrays.get("places"), description["atoms"], 0)
+
+    def inputs(
+        self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "n atoms numbers"]:
+        placed = self.placed(measures)
+        inside = np.arange(placed.sizes.max(initial=1)) < placed.sizes[:, None]
+        atoms = np.zeros((*inside.shape, placed.dim + 1), dtype=np.float32)
+        origin = placed.centroids() if self.exact_dim else np.broadcast_to(self.centre, (len(placed), placed.dim))
+        atoms[inside, :-1] = (placed.points() - np.repeat(origin, placed.sizes, axis=0)) / unit
+        atoms[inside, -1] = placed.weights
+        return atoms
+
+    def start_from(self, examples: Examples) -> None:
+        known = torch.from_numpy(examples.features[0, np.unique(examples.train_pairs)])
+        self.module.start_from(known, examples, self.seed)
+
+    def description(self) -> dict[str, Any]:
+        short = self.module.shorten is not None
+        return {"kind": self.kind, "atoms": len(self.module.reference), "shortened": short}
