@@ -185,7 +185,7 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         "pairs": len(store),
         "mean_distance": float(exams[""].exact.mean()),
         "encoder": embedder.encoder_,
-        "numbers_a_vector": embedder.transform(collection[:1]).shape[1],
+        "numbers_a_vector": embedder.dim_,
         "methods": {
             name: {key: spread([marks[key] for marks in found]) for key in found[0]} for name, found in rounds.items()
         },

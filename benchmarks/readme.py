@@ -46,6 +46,25 @@ def accuracy() -> str:
     return "\n".join(rows)
 
 
+def kinds() -> str:
+    """Relative error and recall of each method, a row for each kind of measures."""
+    results = recorded("accuracy")["results"]
+    names = ["wembed", "DWE", "linear OT, 64 atoms", "linear OT, 256 atoms", "sliced Wasserstein", "RG", "Gelbrich"]
+    names += ["centroids", "floor"]
+    rows = [f"| unseen measures of | encoder, numbers | {' | '.join(names)} |", "|---|---|" + "--:|" * len(names)]
+    for task, found in results.items():
+        everywhere = found["methods"]
+        for where in sorted({name.removeprefix("wembed") for name in everywhere if name.startswith("wembed")}):
+            cells = []
+            for name in names:
+                marks = everywhere.get(name + where)
+                recall = "" if marks is None else f", {marks['recall_at_10']['median']:.3f}"
+                cells.append("-" if marks is None else f"{marks['relative_error']['median']:.2%}{recall}")
+            head = f"| {task}{where} | {found['encoder']}, {found['numbers_a_vector']:,} |"
+            rows.append(f"{head} {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def speed() -> str:
     exact, fast = recorded("exact")["results"], recorded("speed")["results"]
     solves = exact["solves_per_second"]
@@ -83,7 +102,7 @@ def scale() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "speed": speed, "scale": scale}
+TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "kinds": kinds, "speed": speed, "scale": scale}
 
 
 def generated(text: str) -> str:

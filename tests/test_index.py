@@ -19,7 +19,7 @@ def index(fitted: wembed.Embedder, some_digits: wembed.Measures) -> wembed.Index
 def test_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     queries, vectors = (rng.normal(size=(n, 8)).astype(np.float32) for n in (37, 500))
-    monkeypatch.setattr(module, "_BLOCK", 64)
+    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 64 * 8)
     monkeypatch.setattr(module, "_QUERIES", 10)
     ids, distances = nearest(queries, vectors, 7)
     full = np.linalg.norm(queries[:, None] - vectors, axis=2)
@@ -28,7 +28,7 @@ def test_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_ties_go_to_the_earlier_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 300)
+    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 600)
     vectors = np.zeros((1_000, 2), dtype=np.float32)
     ids, _ = nearest(vectors[:1], vectors, 3)
     assert ids.tolist() == [[0, 1, 2]]

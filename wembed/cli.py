@@ -158,7 +158,8 @@ def fit(
         report = evaluate(embedder, unseen, seed=seed, distances=store, n_jobs=jobs, progress=show)
     embedder.save(out / "model")
     _table(report)
-    _say(f"Model in {out / 'model'}; next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
+    _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
+    _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
 
 
 @app.command()

@@ -61,6 +61,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     Attributes:
         encoder_: the encoder that was taken.
+        dim_: length of the vectors.
         split_: which measures were for training, validation and test.
         history_: validation error (root mean square, in data units) by training step.
         mean_distance_: mean W_p of the training pairs.
@@ -161,7 +162,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 lambda step, steps, _: show(step, steps),
             )
         self._encoding = encoding
-        self.encoder_ = name
+        self.encoder_, self.dim_ = name, encoding.dim
         self._unit = unit
         self._scale = 1.0
         self._calibrate(measures, solved)
@@ -480,6 +481,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     encoding.module.load_state_dict(state)
     encoding.module.eval()
     embedder._encoding = encoding
+    embedder.dim_ = encoding.dim
     embedder._unit = description["unit"]
     embedder._scale = description["calibration"]["scale"]
     embedder.split_ = Split(*(tensors[f"split.{name}"].numpy() for name in ("train", "validation", "test")))

@@ -23,7 +23,7 @@ from wembed.transport.store import check_ours, write_atomically
 __all__ = ["Index", "Neighbors"]
 
 _FORMAT = 1
-_BLOCK = 1 << 14  # vectors looked at in one go, for any number of queries up to _QUERIES
+_BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
 _QUERIES = 256
 
 
@@ -197,11 +197,12 @@ def nearest(
     """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
     ids = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k))
+    block = max(k, _BLOCK_NUMBERS // vectors.shape[1])
     for start in range(0, len(queries), _QUERIES):
         asking = queries[start : start + _QUERIES]
         best = np.empty((len(asking), 0), dtype=np.uint64)
-        for begin in range(0, len(vectors), _BLOCK):
-            found = distances_between(asking, np.asarray(vectors[begin : begin + _BLOCK]))
+        for begin in range(0, len(vectors), block):
+            found = distances_between(asking, np.asarray(vectors[begin : begin + block]))
             # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
             keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
             keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
