@@ -6,19 +6,29 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from common import RESULTS, default_work, peak_megabytes, record, spread
-from digits import numbers
-from peers import Centroids, Gelbrich, Learned, Peer, Pixels, SlicedBounds, Solved, Vectors
+from digits import W2, Exam, stored
+from peers import (
+    FEW,
+    Peer,
+    Scaled,
+    SlicedBounds,
+    Solved,
+    Vectors,
+    between_centroids,
+    between_pixels,
+    between_vectors,
+    gelbrich,
+)
 
-from wembed import DistanceStore, Embedder, GroundCost, Measures, TrainingSettings, precompute
+from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
-from wembed.learning.evaluation import Neighborhoods, score
-from wembed.progress import bar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import fetch
@@ -47,7 +57,7 @@ class Task:
     other: str | None = None
 
 
-W2, W1 = GroundCost(), GroundCost(order=1)
+W1 = GroundCost(order=1)
 SPHERE = GroundCost("great-circle-degrees", 1)
 TASKS = {
     "mnist, W_2": Task("mnist", W2),
@@ -66,77 +76,51 @@ SMOKE = {
 }
 
 
-class Exam:
-    """All exact distances between unseen measures."""
-
-    def __init__(self, unseen: Measures, cost: GroundCost, folder: Path) -> None:
-        self.unseen, self.cost = unseen, cost
-        solved = stored(unseen, folder, "all", cost)
-        self.pairs, self.exact = solved.pairs, solved.distances
-        between = np.zeros((len(unseen), len(unseen)))
-        between[self.pairs[:, 0], self.pairs[:, 1]] = self.exact
-        self.between = between + between.T
-
-    def marks(self, predicted: np.ndarray) -> dict[str, float]:
-        """Errors over all pairs, and recall with each measure as the query."""
-        hoods = Neighborhoods(np.arange(len(predicted)), self.between)
-        return numbers(
-            score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, self.cost.order, hoods, predicted)
-        )
-
-    def floor(self) -> np.ndarray:
-        """Distances of free vectors fitted to the exact ones: metric multidimensional scaling, by Adam."""
-        wanted = torch.from_numpy(self.exact).float()
-        rows, columns = torch.from_numpy(self.pairs.copy()).T
-        squares = np.square(self.between)
-        centred = squares - squares.mean(axis=0)
-        gram = -0.5 * (centred - centred.mean(axis=1, keepdims=True))
-        values, axes = np.linalg.eigh((gram + gram.T) / 2)
-        start = (axes * np.sqrt(values.clip(0)))[:, ::-1][:, :FLOOR_NUMBERS]
-        vectors = torch.from_numpy(start.copy()).float().requires_grad_()
-        optimizer = torch.optim.Adam([vectors], lr=2e-3 * float(wanted.mean()))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FLOOR_STEPS)
-        for _ in range(FLOOR_STEPS):
-            gram_now = vectors @ vectors.T
-            norms = gram_now.diagonal()
-            squared = (norms[:, None] + norms - 2 * gram_now)[rows, columns]
-            loss = (squared.clamp_min(1e-12).sqrt() - wanted).square().mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-        found = vectors.detach().double().numpy()
-        return np.asarray(np.linalg.norm(found[:, None] - found, axis=2))
-
-
-def stored(measures: Measures, path: Path, pairs: Any, cost: GroundCost) -> DistanceStore:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with bar(True, path.name, unit="pairs") as show:
-        return precompute(measures, path, pairs, cost, progress=show)
+def floor(exam: Exam) -> np.ndarray:
+    """Distances of free vectors fitted to the exact ones: metric multidimensional scaling, by Adam."""
+    wanted = torch.from_numpy(exam.exact).float()
+    rows, columns = torch.from_numpy(exam.pairs.copy()).T
+    squares = np.square(exam.between)
+    centred = squares - squares.mean(axis=0)
+    gram = -0.5 * (centred - centred.mean(axis=1, keepdims=True))
+    values, axes = np.linalg.eigh((gram + gram.T) / 2)
+    start = (axes * np.sqrt(values.clip(0)))[:, ::-1][:, :FLOOR_NUMBERS]
+    vectors = torch.from_numpy(start.copy()).float().requires_grad_()
+    optimizer = torch.optim.Adam([vectors], lr=2e-3 * float(wanted.mean()))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FLOOR_STEPS)
+    for _ in range(FLOOR_STEPS):
+        gram_now = vectors @ vectors.T
+        norms = gram_now.diagonal()
+        squared = (norms[:, None] + norms - 2 * gram_now)[rows, columns]
+        loss = (squared.clamp_min(1e-12).sqrt() - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    found = vectors.detach().double().numpy()
+    return np.asarray(np.linalg.norm(found[:, None] - found, axis=2))
 
 
 def baselines(measures: Measures, cost: GroundCost) -> dict[str, Peer]:
-    """What needs no training; the last two are for images."""
-    peers: dict[str, Callable[[], Peer]] = {
-        "linear OT, 64 atoms": lambda: Vectors(LinearOT()),
-        "linear OT, 256 atoms": lambda: Vectors(LinearOT(256)),
-        "sliced Wasserstein": lambda: Vectors(SlicedWasserstein(cost.coordinates(measures[:1]).dim)),
-        "RG": SlicedBounds,
-        "Gelbrich": Gelbrich,
-        "centroids": Centroids,
-        "pixels": Pixels,
+    """What needs no training; pixels for images alone."""
+    peers: dict[str, Peer] = {
+        "linear OT, 64 atoms": Vectors(LinearOT()),
+        "linear OT, 256 atoms": Vectors(LinearOT(256)),
+        "sliced Wasserstein": Vectors(SlicedWasserstein(cost.coordinates(measures[:1]).dim)),
+        "RG": SlicedBounds(),
+        "Gelbrich": Scaled(gelbrich, FEW),
+        "centroids": Scaled(between_centroids),
     }
-    left_out = [] if measures.grid else ["pixels"]
-    return {name: peer() for name, peer in peers.items() if name not in left_out}
+    return peers | {"pixels": Scaled(between_pixels)} if measures.grid else peers
 
 
 def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None, measures: Measures) -> dict[str, Any]:
     other = fetch.measures(task.other) if task.other else None
     kept = measures if other is None else measures[~np.isin(measures.digests(), other.digests())]
     order = np.random.default_rng(0).permutation(len(kept))
-    exams = {"": Exam(kept[np.sort(order[: task.unseen])], task.cost, folder / "exam")}
+    exams = {"": Exam(kept[np.sort(order[: task.unseen])], folder / "exam", task.cost)}
     if other is not None:
-        exams[f" on {task.other}"] = Exam(other, task.cost, folder / "other")
+        exams[f" on {task.other}"] = Exam(other, folder / "other", task.cost)
     collection = kept[np.sort(order[task.unseen :])]
     store = stored(collection, folder / f"train-{task.pairs}", task.pairs, task.cost)
     rounds: dict[str, list[dict[str, float]]] = {}
@@ -154,7 +138,7 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         chosen = None if training is None else replace(training, seed=seed)
         embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, training=chosen, verbose=True)
         embedder.fit(collection, distances=store)
-        note("wembed", Learned(embedder).between, time.perf_counter() - started)
+        note("wembed", partial(between_vectors, embedder), time.perf_counter() - started)
     if measures.grid and task.pairs <= 20_000:
         started = time.perf_counter()
         theirs = Embedder(
@@ -163,16 +147,16 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
             training=replace(training or TrainingSettings(), learning_rate=DWE_RATE),
             verbose=True,
         ).fit(collection, distances=store)
-        note("DWE", Learned(theirs).between, time.perf_counter() - started)
-    solved = Solved.of(collection, store, embedder.split_)
-    in_coordinates = embedder.cost.coordinates
+        note("DWE", partial(between_vectors, theirs), time.perf_counter() - started)
+    in_coordinates = task.cost.coordinates
+    solved = Solved.of(in_coordinates(collection), store, embedder.split_)
     for name, peer in baselines(measures, task.cost).items():
         started = time.perf_counter()
-        peer.fit(replace(solved, measures=in_coordinates(collection)))
+        peer.fit(solved)
         seconds = time.perf_counter() - started
         note(name, lambda unseen, peer=peer: peer.between(in_coordinates(unseen)), seconds)  # type: ignore[misc]
     for where, exam in exams.items():
-        rounds["floor" + where] = [exam.marks(exam.floor())]
+        rounds["floor" + where] = [exam.marks(floor(exam))]
         constant = np.full(exam.between.shape, solved.train.mean())
         rounds["mean predictor" + where] = [
             {key: value for key, value in exam.marks(constant).items() if key != "recall_at_10"}
@@ -203,7 +187,7 @@ def main() -> None:
     for name, task in (SMOKE if chosen.smoke else TASKS).items():
         if chosen.only and name not in chosen.only:
             continue
-        folder = chosen.work / ("accuracy-smoke" if chosen.smoke else "accuracy") / _folder(name, task)
+        folder = chosen.work / ("accuracy-smoke" if chosen.smoke else "accuracy") / _folder(task)
         if chosen.smoke:
             from sklearn.datasets import load_digits
 
@@ -216,7 +200,7 @@ def main() -> None:
         record("accuracy", __doc__ or "", results, smoke=chosen.smoke)
 
 
-def _folder(name: str, task: Task) -> str:
+def _folder(task: Task) -> str:
     collection = (task.collection or "digits").replace("/", "-")
     return f"{collection}-W{task.cost.order:g}"
 

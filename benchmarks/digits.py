@@ -16,22 +16,23 @@ from wembed.progress import bar
 from wembed.readers import digits
 from wembed.transport.pairs import Split
 
+W2 = GroundCost()
 FEW = (100, 300)  # smaller collections to look for neighbours in
 
 
 class Exam:
-    """All exact distances between the test digits: every pair for the errors, every digit a query for recall."""
+    """All exact distances between unseen measures: every pair for the errors, every measure a query for recall."""
 
-    def __init__(self, unseen: Measures, work: Path) -> None:
-        self.unseen = unseen
-        solved = stored(unseen, work / "test", "all")
+    def __init__(self, unseen: Measures, folder: Path, cost: GroundCost = W2) -> None:
+        self.unseen, self.order = unseen, cost.order
+        solved = stored(unseen, folder, "all", cost)
         self.pairs, self.exact = solved.pairs, solved.distances
         between = np.zeros((len(unseen), len(unseen)))
         between[self.pairs[:, 0], self.pairs[:, 1]] = self.exact
         self.between = between + between.T
 
     def recall_among(self, count: int, vectors: np.ndarray) -> float:
-        """Recall@10 in collections of `count` test digits: the fewer there are, the farther apart and the easier."""
+        """Recall@10 in collections of `count` of them: the fewer there are, the farther apart and the easier."""
         rng, found = np.random.default_rng(count), []
         for _ in range(max(1, 3_000 // count)):
             some = rng.permutation(len(vectors))[:count]
@@ -39,19 +40,23 @@ class Exam:
             found.append(hoods.recall(distances_between(vectors[some], vectors[some])) or 0.0)
         return float(np.mean(found))
 
-    def marks(self, embedding: Embedding) -> dict[str, float]:
-        """Errors over all pairs, and recall among all of the test digits and among fewer."""
+    def marks(self, predicted: np.ndarray) -> dict[str, float]:
+        """Errors over all pairs and recall among all of the measures, of predicted distances (n, n)."""
+        hoods = Neighborhoods(np.arange(len(predicted)), self.between)
+        return numbers(
+            score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, self.order, hoods, predicted)
+        )
+
+    def marks_of(self, embedding: Embedding) -> dict[str, float]:
+        """The marks of an embedding, with recall among fewer of the measures."""
         vectors = np.asarray(embedding.transform(self.unseen), dtype=np.float32)
-        predicted = distances_between(vectors, vectors)
-        hoods = Neighborhoods(np.arange(len(vectors)), self.between)
-        errors = score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, 2, hoods, predicted)
         few = {f"recall_at_10_among_{count}": self.recall_among(count, vectors) for count in FEW}
-        return numbers(errors) | few
+        return self.marks(distances_between(vectors, vectors)) | few
 
 
-def stored(measures: Measures, path: Path, pairs: Any) -> DistanceStore:
+def stored(measures: Measures, path: Path, pairs: Any, cost: GroundCost = W2) -> DistanceStore:
     with bar(True, path.name, unit="pairs") as show:
-        return precompute(measures, path, pairs, GroundCost(), progress=show)
+        return precompute(measures, path, pairs, cost, progress=show)
 
 
 def learned(
@@ -70,7 +75,7 @@ def learned(
         embedder = Embedder(random_state=seed, training=training, verbose=True, **settings)
         embedder.fit(measures, distances=store)
         seconds.append(time.perf_counter() - started)
-        found.append(exam.marks(embedder))
+        found.append(exam.marks_of(embedder))
     return {
         "pairs_solved": len(store),
         "pairs_trained_on": embedder.pairs_used_["train"],
@@ -90,7 +95,7 @@ def main() -> None:
         training = TrainingSettings(steps=20)
     work = chosen.work / ("digits-smoke" if chosen.smoke else "digits")
     split = Split.draw(len(measures))
-    exam = Exam(measures[split.test], work)
+    exam = Exam(measures[split.test], work / "test")
     results: dict[str, Any] = {"measures": len(measures), "test_measures": len(split.test), "methods": {}}
     results["mean_w2"] = float(exam.exact.mean())
     for size in sizes:
@@ -121,7 +126,7 @@ def main() -> None:
     }
     for name, baseline in baselines.items():
         baseline.fit(measures[split.validation], rows, exact[held][:2_000])
-        results["methods"][name] = {key: spread([value]) for key, value in exam.marks(baseline).items()}
+        results["methods"][name] = {key: spread([value]) for key, value in exam.marks_of(baseline).items()}
     seen = np.isin(solved, split.train).all(axis=1)
     constant = score(np.full(len(exam.exact), exact[seen].mean()), exam.exact, 2)
     results["methods"]["mean predictor"] = {key: spread([value]) for key, value in numbers(constant).items()}

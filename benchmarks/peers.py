@@ -1,16 +1,20 @@
 """Other ways to a number that stands for W_p, each fitted to the same solved pairs: what wembed is measured against."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
-from wembed import DistanceStore, Embedder, Measures
+from wembed import DistanceStore, Measures
 from wembed.euclidean import distances_between
 from wembed.learning.baselines import Embedding, LinearOT, SlicedWasserstein
 from wembed.learning.features import SlicedQuantiles, directions_for, levels_for
 from wembed.transport.pairs import Split
+
+_ENOUGH = 2_000  # pairs for one scale
+FEW = 1_000  # where a pair takes long
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,56 +60,47 @@ class Vectors:
 
 
 @dataclass
-class Pixels:
-    """Euclidean distance between images as densities, with one fitted scale."""
+class Scaled:
+    """Distances that are at hand for any measures, with one fitted scale."""
 
+    unscaled: Callable[[Measures], np.ndarray]
+    pairs: int = _ENOUGH  # that the scale is fitted to
     scale: float = 1.0
 
     def fit(self, solved: Solved) -> None:
-        used, rows = np.unique(solved.validation_pairs[:_ENOUGH], return_inverse=True)
-        self.scale = _ratio(self.between(solved.measures[used])[tuple(rows.reshape(-1, 2).T)], solved.validation)
+        used, rows = np.unique(solved.validation_pairs[: self.pairs], return_inverse=True)
+        found, exact = (
+            self.unscaled(solved.measures[used])[tuple(rows.reshape(-1, 2).T)],
+            solved.validation[: self.pairs],
+        )
+        self.scale = float((found @ exact) / (found @ found))
 
     def between(self, measures: Measures) -> np.ndarray:
-        densities = measures.histograms().astype(np.float32)
-        return self.scale * distances_between(densities, densities)
+        return self.scale * self.unscaled(measures)
 
 
-@dataclass
-class Centroids:
-    """Distance of the centroids, with one fitted scale."""
-
-    scale: float = 1.0
-
-    def fit(self, solved: Solved) -> None:
-        used, rows = np.unique(solved.validation_pairs[:_ENOUGH], return_inverse=True)
-        self.scale = _ratio(self.between(solved.measures[used])[tuple(rows.reshape(-1, 2).T)], solved.validation)
-
-    def between(self, measures: Measures) -> np.ndarray:
-        centroids = measures.centroids().astype(np.float32)
-        return self.scale * distances_between(centroids, centroids)
+def between_pixels(images: Measures) -> np.ndarray:
+    """Euclidean distances between images as densities."""
+    densities = images.histograms().astype(np.float32)
+    return distances_between(densities, densities)
 
 
-@dataclass
-class Gelbrich:
-    """W_2 of the Gaussians with the same means and covariances (Gelbrich 1990), with one fitted scale."""
+def between_centroids(measures: Measures) -> np.ndarray:
+    centroids = measures.centroids().astype(np.float32)
+    return distances_between(centroids, centroids)
 
-    scale: float = 1.0
 
-    def fit(self, solved: Solved) -> None:
-        used, rows = np.unique(solved.validation_pairs[:_FEW], return_inverse=True)
-        self.scale = _ratio(self.between(solved.measures[used])[tuple(rows.reshape(-1, 2).T)], solved.validation)
-
-    def between(self, measures: Measures) -> np.ndarray:
-        centroids = measures.centroids()
-        covariances = np.stack([_covariance(m.support, m.weights) for m in measures])
-        roots = _root(covariances)
-        traces = np.trace(covariances, axis1=1, axis2=2)
-        squared = np.square(np.linalg.norm(centroids[:, None] - centroids, axis=2))
-        for i, root in enumerate(roots):
-            eigenvalues = np.linalg.eigvalsh(root @ covariances @ root)
-            fidelity = np.sqrt(eigenvalues.clip(0)).sum(axis=1)
-            squared[i] += traces[i] + traces - 2 * fidelity
-        return np.asarray(self.scale * np.sqrt(squared.clip(0)))
+def gelbrich(measures: Measures) -> np.ndarray:
+    """W_2 of the Gaussians with the same means and covariances (Gelbrich 1990)."""
+    centroids = measures.centroids()
+    covariances = np.stack([_covariance(m.support, m.weights) for m in measures])
+    roots = _root(covariances)
+    traces = np.trace(covariances, axis1=1, axis2=2)
+    squared = np.square(np.linalg.norm(centroids[:, None] - centroids, axis=2))
+    for i, root in enumerate(roots):
+        eigenvalues = np.linalg.eigvalsh(root @ covariances @ root)
+        squared[i] += traces[i] + traces - 2 * np.sqrt(eigenvalues.clip(0)).sum(axis=1)
+    return np.asarray(np.sqrt(squared.clip(0)))
 
 
 @dataclass
@@ -115,9 +110,9 @@ class SlicedBounds:
     regression: LinearRegression = field(default_factory=lambda: LinearRegression(positive=True))
 
     def fit(self, solved: Solved) -> None:
-        used, rows = np.unique(solved.train_pairs[:_FEW], return_inverse=True)
+        used, rows = np.unique(solved.train_pairs[:FEW], return_inverse=True)
         columns = self._bounds(solved.measures[used])[:, *rows.reshape(-1, 2).T]
-        self.regression.fit(columns.T, solved.train[:_FEW])
+        self.regression.fit(columns.T, solved.train[:FEW])
 
     def between(self, measures: Measures) -> np.ndarray:
         bounds = self._bounds(measures)
@@ -130,8 +125,7 @@ class SlicedBounds:
         slices = SlicedQuantiles(directions, levels)(measures).reshape(len(measures), len(directions), levels)
         scale = (len(directions) / measures.dim) ** 0.5
         along = np.stack([scale * distances_between(rows, rows) for rows in slices.transpose(1, 0, 2).copy()])
-        centroids = measures.centroids().astype(np.float32)
-        means = distances_between(centroids, centroids)
+        means = between_centroids(measures)
         spread = np.array([np.trace(_covariance(m.support, m.weights)) for m in measures])
         return np.stack(
             [
@@ -144,28 +138,9 @@ class SlicedBounds:
         )
 
 
-@dataclass
-class Learned:
-    """wembed, or one of its encoders, fitted already."""
-
-    embedder: Embedder
-
-    def between(self, measures: Measures) -> np.ndarray:
-        return between_vectors(self.embedder, measures)
-
-
 def between_vectors(embedding: Embedding, measures: Measures) -> np.ndarray:
     vectors = np.asarray(embedding.transform(measures), dtype=np.float32)
     return distances_between(vectors, vectors)
-
-
-_ENOUGH = 2_000  # pairs for one scale
-_FEW = 1_000
-
-
-def _ratio(predicted: np.ndarray, exact: np.ndarray) -> float:
-    exact = exact[: len(predicted)]
-    return float((predicted @ exact) / (predicted @ predicted))
 
 
 def _covariance(points: np.ndarray, weights: np.ndarray) -> np.ndarray:

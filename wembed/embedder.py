@@ -428,7 +428,7 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
     try:
         if description["kind"] != "model" or description["format"] != _FORMAT:
             raise ArtifactError(
-                f"{folder} holds format {description['format']} of a {description['kind']}, not {_FORMAT}"
+                f"{folder} holds format {description['format']} of a {description['kind']}, not {_FORMAT}; fit it again"
             )
         if _digest(description) != description["sha256"]:
             raise ArtifactError(f"{folder / 'model.json'} is damaged: its checksum is another; fit the model again")
