@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -41,7 +42,13 @@ def machine() -> dict[str, Any]:
 
 def record(name: str, question: str, results: dict[str, Any], *, smoke: bool) -> None:
     """Print the results, and keep them in results/NAME.json unless this is a smoke run."""
-    content = {"question": question, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "results": results}
+    content = {
+        "question": question,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "machine": machine(),
+        "results": results,
+    }
     text = json.dumps(content, indent=1)
     print(text)
     if not smoke:
@@ -71,6 +78,15 @@ def peak_megabytes() -> float:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return max(own, children) / 1024
+
+
+def _commit() -> str | None:
+    """The commit that is measured, with a + where files differ from it; None outside a repository."""
+    asked = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _lines(file: str) -> list[str]:

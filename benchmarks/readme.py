@@ -65,6 +65,24 @@ def kinds() -> str:
     return "\n".join(rows)
 
 
+def rounds() -> str:
+    rows = [
+        "| wish | seconds | pairs | relative error | recall@10 | validation error | pays from, measures |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    forms = {
+        "seconds": ",.0f",
+        "pairs": ",.0f",
+        "relative_error": ".2%",
+        "recall_at_10": ".3f",
+        "validation_error": ".2%",
+        "break_even": ",.0f",
+    }
+    for wish, found in recorded("rounds")["results"]["wishes"].items():
+        rows.append(f"| {wish} | {' | '.join(cell(found[key], form) for key, form in forms.items())} |")
+    return "\n".join(rows)
+
+
 def speed() -> str:
     exact, fast = recorded("exact")["results"], recorded("speed")["results"]
     solves = exact["solves_per_second"]
@@ -102,7 +120,13 @@ def scale() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "kinds": kinds, "speed": speed, "scale": scale}
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "rounds": rounds,
+    "kinds": kinds,
+    "speed": speed,
+    "scale": scale,
+}
 
 
 def generated(text: str) -> str:

@@ -12,6 +12,7 @@ import typer
 
 import wembed
 from wembed import cli
+from wembed.learning import curve
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -73,6 +74,24 @@ def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest
     code, _, _ = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, "--pairs", 800, "--steps", 30)
     assert code == 0
     assert {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")} == before
+
+
+def test_fit_in_rounds_tells_what_they_brought(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "_FIRST", 200)
+    monkeypatch.setattr(curve, "_PAYS", -1.0)
+    rounds = ("--out", folder / "rounds", "--steps", 30, "--target-error", 1e-6, "--pairs", 800)
+    code, _, err = run(capsys, "fit", folder / "digits.npy", *rounds)
+    assert code == 0, err
+    assert "validation error" in err
+    assert "pairs, because there are hardly more pairs to solve; twice the pairs would bring it from" in err
+    assert "a fit like this one pays from about" in err
+    assert len(wembed.DistanceStore(folder / "rounds" / "distances")) > 700
+    assert len(wembed.load(folder / "rounds" / "model").learning_curve_.rounds) == 2
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", folder / "rounds", "--max-seconds", 0)
+    assert code == 2
+    assert "max_seconds=0.0; give a number above 0" in err
 
 
 def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 
 import wembed
 from wembed import Embedder, Measures, TrainingSettings
-from wembed.learning import evaluation
+from wembed import embedder as embedder_module
+from wembed.learning import curve, evaluation
 
 
 def clouds(count: int, dim: int, seed: int = 0) -> Measures:
@@ -108,6 +109,74 @@ def test_test_measures_are_seen_by_nothing(quick: TrainingSettings, tmp_path: Pa
     other = Measures(measures.offsets, moved, measures.weights)
     again = Embedder(dim=8, training=quick).fit(other, distances=wembed.precompute(other, tmp_path / "b", pairs=400))
     np.testing.assert_array_equal(again.transform(measures), fitted.transform(measures))
+
+
+@pytest.fixture
+def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "_FIRST", 100)
+    monkeypatch.setattr(curve, "_PAYS", -1.0)  # go on as long as there are pairs
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_rounds_are_the_same_in_memory_in_a_store_and_again(quick: TrainingSettings, tmp_path: Path) -> None:
+    measures, settings = clouds(60, 2), {"dim": 8, "pairs": "auto", "training": quick, "n_jobs": 1}
+    alone = Embedder(**settings).fit(measures)
+    sizes = [one.pairs for one in alone.learning_curve_.rounds]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes)
+    assert alone.learning_curve_.stopped == "there are hardly more pairs to solve"
+    assert alone.pairs_used_["train"] > 0.95 * 48 * 47 / 2
+    kept = Embedder(**settings).fit(measures, distances=tmp_path, checkpoint=tmp_path / "training.safetensors")
+    again = Embedder(**settings).fit(measures, distances=wembed.DistanceStore(tmp_path))
+    assert [one.pairs for one in kept.learning_curve_.rounds] == sizes
+    assert wembed.DistanceStore(tmp_path).complete
+    assert not list(tmp_path.glob("*.safetensors"))
+    for other in (kept, again):
+        np.testing.assert_array_equal(other.transform(measures), alone.transform(measures))
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_rounds_go_on_from_an_interruption(
+    quick: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, settings = clouds(60, 2), {"dim": 8, "pairs": 400, "training": quick, "n_jobs": 1}
+    whole = Embedder(**settings).fit(measures, max_seconds=1e6)
+    real, steps = embedder_module.train, []
+
+    def interrupted(*arguments: Any) -> Any:
+        *rest, _ = arguments
+
+        def stop(step: int, total: int, error: float) -> None:
+            steps.append(step)
+            if len(steps) == 90:  # in the second round
+                raise KeyboardInterrupt
+
+        return real(*rest, stop)
+
+    places = {"distances": tmp_path / "distances", "checkpoint": tmp_path / "training.safetensors"}
+    monkeypatch.setattr(embedder_module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Embedder(**settings).fit(measures, max_seconds=1e6, **places)
+    assert len(list(tmp_path.glob("training-*.safetensors"))) == 1
+    steps[:] = range(1_000)
+    again = Embedder(**settings).fit(measures, max_seconds=1e6, **places)
+    assert len(steps) - 1_000 < 60 + 40, "the second round began from nothing"
+    assert len(again.learning_curve_.rounds) == len(whole.learning_curve_.rounds) == 2
+    np.testing.assert_array_equal(again.transform(measures), whole.transform(measures))
+
+
+def test_pairs_are_the_most_that_a_wish_may_take(quick: TrainingSettings) -> None:
+    fitted = Embedder(dim=8, pairs=300, training=quick, n_jobs=1).fit(clouds(60, 2), target_error=1e-9)
+    assert [one.pairs <= 300 for one in fitted.learning_curve_.rounds] == [True]
+    assert fitted.learning_curve_.stopped == "there are hardly more pairs to solve"
+    assert fitted.learning_curve_.break_even() > 1
+
+
+def test_rounds_take_pairs_of_ones_own_as_they_are(quick: TrainingSettings, tmp_path: Path) -> None:
+    measures = clouds(60, 2)
+    wembed.precompute(measures, tmp_path, pairs="all")
+    fitted = Embedder(dim=8, pairs="auto", training=quick, n_jobs=1).fit(measures, distances=tmp_path)
+    assert [one.pairs for one in fitted.learning_curve_.rounds] == [60 * 59 // 2]
 
 
 def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
@@ -315,7 +384,7 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
 def test_settings_out_of_range_are_refused_before_anything_is_solved(
     settings: dict[str, object], said: str, some_digits: Measures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wembed.embedder.exact_distances", lambda *_: pytest.fail("solved"))
+    monkeypatch.setattr("wembed.solved.exact_distances", lambda *_: pytest.fail("solved"))
     with pytest.raises(wembed.SettingError, match=said):
         Embedder(**settings).fit(some_digits)  # type: ignore[arg-type]
 

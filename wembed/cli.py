@@ -13,6 +13,7 @@ from wembed.errors import ReadError, SettingError, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
+    from wembed.learning.curve import LearningCurve
     from wembed.learning.evaluation import Report
     from wembed.measures import Measures
 
@@ -104,7 +105,20 @@ def fit(
     out: Annotated[Path, typer.Option(help="The folder of the run: distances and model; interrupted, it goes on.")],
     pairs: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="About how many exact pairs, as for precompute; 20000 where there are none yet."),
+        typer.Option(
+            help="About how many exact pairs, as for precompute; 20000 where there are none yet; 'auto' for rounds "
+            "with ever more of them, as long as that pays."
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="In rounds, none that is likely to end later; the first one is done in any case."),
+    ] = None,
+    target_error: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            help="In rounds, until the mean relative error on the validation measures is as small; 0.01 is 1 %."
+        ),
     ] = None,
     metric: Metric = "euclidean",
     order: Order = 2.0,
@@ -123,19 +137,23 @@ def fit(
 ) -> None:
     """Solve pairs, train an encoder on them, and report its errors on measures it has not seen.
 
-    Where OUT/distances holds pairs already, those are taken, unless --pairs asks for more.
+    Where OUT/distances holds pairs already, those are taken, unless more are asked for.
     """
     from wembed.embedder import Embedder, evaluate
     from wembed.learning.training import TrainingSettings
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
     from wembed.transport.precompute import stored_settings
+    from wembed.transport.store import DistanceStore
 
     measures, cost = _read(data, support), _cost(metric, order)
+    in_rounds = pairs == "auto" or max_seconds is not None or target_error is not None
+    wanted = None if pairs in (None, "auto") else _pairs(str(pairs))
     embedder = Embedder(
         metric=cost.metric,
         order=order,
         dim=dim,
+        pairs=wanted if isinstance(wanted, int) else "auto" if in_rounds else 20_000,
         encoder=encoder,
         device=device,
         n_jobs=jobs,
@@ -147,17 +165,25 @@ def fit(
     settings = stored_settings(out / "distances") or {"pairs": 20_000, "seed": seed}
     if settings.get("seed", seed) != seed:
         _say(f"{out / 'distances'} was drawn with --seed {settings['seed']}; --seed {seed} sets the training alone")
-    if pairs is not None:
-        settings["pairs"] = _pairs(pairs)
-    with bar(True, "exact distances", unit="pairs") as show:
-        store = run(measures, out / "distances", cost=cost, n_jobs=jobs, progress=show, **settings)
-    embedder.fit(measures, distances=store, checkpoint=out / "training.safetensors")
+    folder, checkpoint = out / "distances", out / "training.safetensors"
+    if in_rounds:
+        embedder.fit(
+            measures, distances=folder, checkpoint=checkpoint, max_seconds=max_seconds, target_error=target_error
+        )
+        store = DistanceStore(folder)
+    else:
+        if wanted is not None:
+            settings["pairs"] = wanted
+        with bar(True, "exact distances", unit="pairs") as show:
+            store = run(measures, folder, cost=cost, n_jobs=jobs, progress=show, **settings)
+        embedder.fit(measures, distances=store, checkpoint=checkpoint)
     embedder.save(out / "model")
     unseen = measures[embedder.split_.test]
     with bar(True, "unseen measures", unit="pairs") as show:
         report = evaluate(embedder, unseen, seed=seed, distances=store, n_jobs=jobs, progress=show)
     embedder.save(out / "model")
     _table(report)
+    _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
 
@@ -379,6 +405,23 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
         f"between vectors a second, {report.exact_per_second:,.0f} exact ones",
         highlight=False,
     )
+
+
+def _curve(curve: "LearningCurve") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    last = curve.rounds[-1]
+    if len(curve.rounds) > 1:
+        table = Table("pairs", "validation error", "solving", "training")
+        for one in curve.rounds:
+            seconds = (_duration(one.solving) if one.solving else "-", _duration(one.training))
+            table.add_row(f"{one.pairs:,}", f"{one.error:.2%}", *seconds)
+        Console(stderr=True).print(table)
+    twice = curve.error_at(2 * last.pairs)
+    foretold = "" if twice is None else f"; twice the pairs would bring it from {last.error:.2%} to about {twice:.2%}"
+    _say(f"{last.pairs:,} pairs, because {curve.stopped}{foretold}")
+    _say(f"If all distances are wanted, a fit like this one pays from about {curve.break_even():,} measures on")
 
 
 def _duration(seconds: float) -> str:

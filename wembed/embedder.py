@@ -2,37 +2,41 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError
 from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
+from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 from wembed.learning.encodings import ENCODINGS, suited
-from wembed.learning.evaluation import Report, compare
+from wembed.learning.evaluation import Report, compare, score
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
+from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
 from wembed.transport.costs import GroundCost
-from wembed.transport.pairs import PairPlan, Split, split_pairs
-from wembed.transport.parallel import Progress, check_jobs, exact_distances
-from wembed.transport.precompute import stored_split
+from wembed.transport.exact import solve_pairs
+from wembed.transport.pairs import Split
+from wembed.transport.parallel import Progress, check_jobs
 from wembed.transport.store import DistanceStore, check_ours, write_atomically
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_FORMAT = 2
+_FORMAT = 3
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
+_PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -44,8 +48,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
             other two as many as the maps have.
-        pairs: exact pairs for `fit`. They are shared out by the numbers of train, validation and test measures; those
-            of the test measures are left to `evaluate`.
+        pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
+            validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
             references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference; "dwe",
             the network of the method's paper, for images; or "auto": quantiles on a line and in the plane, beyond
@@ -63,6 +67,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         encoder_: the encoder that was taken.
         dim_: length of the vectors.
         split_: which measures were for training, validation and test.
+        learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
         history_: validation error (root mean square, in data units) by training step.
         mean_distance_: mean W_p of the training pairs.
         pairs_used_: pairs that were trained on, and validated on.
@@ -74,7 +79,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: "str | np.ndarray" = "euclidean",
         order: float = 2,
         dim: int | None = None,
-        pairs: int = 20_000,
+        pairs: int | str = 20_000,
         encoder: str = "auto",
         validation: float = 0.1,
         test: float = 0.1,
@@ -104,14 +109,23 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         *,
         distances: "DistanceStore | str | Path | None" = None,
         checkpoint: "str | Path | None" = None,
+        max_seconds: float | None = None,
+        target_error: float | None = None,
     ) -> "Embedder":
         """Learn from exact distances, solved here or taken from a store.
+
+        With pairs="auto", or with one of the two wishes, it learns in rounds, each from nothing with four times the
+        pairs of the one before, and stops when twice the pairs would take away less than a twentieth of the error; a
+        number for `pairs` is then the most that may be solved.
 
         Args:
             measures: the collection; it is split into train, validation and test.
             y: not used; there for scikit-learn.
-            distances: a store of these measures under this cost; without one, `pairs` pairs are solved.
+            distances: a store of these measures under this cost; without one, pairs are solved and forgotten. Rounds
+                add to it, and begin it where there is none in the folder.
             checkpoint: a file in which an interrupted training is kept, and from which it goes on.
+            max_seconds: begin no round that is likely to end later; the first one is done in any case.
+            target_error: a mean relative error on the validation measures that is good enough.
 
         Raises:
             SettingError: a parameter out of range, or too few measures or pairs to split.
@@ -119,60 +133,27 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SolverError: an exact solve could not be certified.
         """
         self.check(measures)
-        cost = GroundCost(self.metric, self.order)
-        solved = self._solved(measures, cost, distances)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
-            some = np.random.default_rng([self.random_state, 6]).permutation(len(solved.split.train))[:_KNOWN]
-            members = measures[solved.split.train[np.sort(some)]]
-            name = suited(cost, members) if self.encoder == "auto" else self.encoder
-            encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
-        used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
-        unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
-        if not 1e-30 < unit < 1e30:
-            raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
-        learned_from = measures[used]
-        with bar(self.verbose, "transport maps", unit="measures") as show:
-            inputs = encoding.copies(learned_from, unit, self.random_state, self.n_jobs, show)
-        examples = Examples(
-            inputs,
-            (encoding.exact_part(learned_from) / unit).astype(np.float32),
-            np.searchsorted(used, solved.train_pairs),
-            solved.train_distances / unit,
-            np.searchsorted(used, solved.validation_pairs),
-            solved.validation_distances / unit,
-        )
-        encoding.start_from(examples)
-        count = len(solved.train_pairs)
-        training = self.training or TrainingSettings(seed=self.random_state)
-        training = training.resolved(count, encoding.steps, encoding.learning_rate)
-        if training.auxiliary:
-            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_state)
-                auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
-            examples = replace(examples, auxiliary=auxiliary)
-        with bar(self.verbose, "training", unit="steps") as show:
-            history = train(
-                encoding.module,
-                examples,
-                training,
-                encoding.loss,
-                self.device,
-                None if checkpoint is None else Path(checkpoint),
-                lambda step, steps, _: show(step, steps),
-            )
-        self._encoding = encoding
-        self.encoder_, self.dim_ = name, encoding.dim
-        self._unit = unit
-        self._scale = 1.0
-        self._calibrate(measures, solved)
-        self.split_ = solved.split
-        self.history_ = [(step, error * unit) for step, error in history]
-        self.mean_distance_ = float(solved.train_distances.mean())
-        self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
+        wish = Wish(max_seconds, target_error)
+        in_turn = self.pairs == "auto" or wish != Wish()
+        source = self._source(measures, distances, grows=in_turn)
+        file = None if checkpoint is None else Path(checkpoint)
+
+        def learn(pairs: int) -> LearningCurve:
+            before = source.seconds
+            with bar(self.verbose, "exact distances", unit="pairs") as show:
+                solved = source.solved(pairs, show)
+            started = time.perf_counter()
+            own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
+            self._learn(measures, solved, own)
+            error, per_measure = self._calibrate(measures, solved)
+            done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
+            return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
+
+        all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
+        most = source.most if all_there_are else min(int(self.pairs), source.most)
+        self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests()
-        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
         self._fitted = self.get_params(deep=False)
         return self
 
@@ -279,6 +260,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "unit": self._unit,
             "calibration": {"scale": self._scale},
             "history": self.history_,
+            "learning_curve": self.learning_curve_.as_dict(),
             "mean_distance": self.mean_distance_,
             "pairs_used": self.pairs_used_,
             "errors_on_unseen": self.errors_,
@@ -308,9 +290,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 "from_histograms, from_point_clouds or wembed.read"
             )
         GroundCost(self.metric, self.order).check(measures)
-        for name, value in (("dim", 1 if self.dim is None else self.dim), ("pairs", self.pairs)):
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise SettingError(f"{name}={value!r}; give a whole number of at least 1")
+        for name, value, otherwise in (("dim", self.dim, None), ("pairs", self.pairs, "auto")):
+            if value != otherwise and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise SettingError(f"{name}={value!r}; give a whole number of at least 1, or {otherwise!r}")
         if self.dim is not None and self.dim > _MOST_NUMBERS:
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         if not isinstance(self.random_state, (int, np.integer)) or not 0 <= self.random_state < 2**63:
@@ -330,31 +312,67 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not hasattr(self, "_encoding"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
 
-    def _solved(self, measures: Measures, cost: GroundCost, distances: Any) -> "_Solved":
-        if distances is not None:
-            store = distances if isinstance(distances, DistanceStore) else DistanceStore(distances)
-            for key, mine, what in (
-                ("measures", measures.fingerprint, "other measures"),
-                ("cost", cost.as_dict(), "another ground cost"),
-            ):
-                if store.manifest[key] != mine:
-                    raise ArtifactError(
-                        f"{store.path} holds distances of {what} ({store.manifest[key]}); these are {mine}"
-                    )
-            if not store.complete:
-                raise ArtifactError(
-                    f"{store.path} holds {len(store):,} of {store.manifest['pairs']:,} pairs; run the same precompute "
-                    "again: it goes on from there"
-                )
-            split = stored_split(store, self.random_state, self.validation, self.test)
-            return _Solved.divide(split, store.pairs, store.distances, store.digest)
-        split = Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
-        plan = PairPlan(split_pairs(split, self.pairs, self.random_state).segments[:2])  # train and validation
-        pairs = plan.take(0, len(plan))
-        with bar(self.verbose, "exact distances", unit="pairs") as show:
-            exact = exact_distances(measures, pairs, cost, self.n_jobs, show)
-        content = hashlib.sha256(pairs.tobytes() + exact.tobytes()).hexdigest()
-        return _Solved.divide(split, pairs, exact, content)
+    def _source(self, measures: Measures, distances: Any, *, grows: bool) -> Source:
+        cost = GroundCost(self.metric, self.order)
+        draw = Draw(int(self.random_state), self.validation, self.test)
+        if distances is None:
+            return Drawn(measures, cost, draw, self.n_jobs)
+        path = distances.path if isinstance(distances, DistanceStore) else Path(distances)
+        if grows:
+            return Kept(path, measures, cost, draw, self.n_jobs)
+        store = distances if isinstance(distances, DistanceStore) else DistanceStore(path)
+        return Given(store, measures, cost, draw)
+
+    def _learn(self, measures: Measures, solved: Solved, checkpoint: Path | None) -> None:
+        """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
+        cost = GroundCost(self.metric, self.order)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            some = np.random.default_rng([self.random_state, 6]).permutation(len(solved.split.train))[:_KNOWN]
+            members = measures[solved.split.train[np.sort(some)]]
+            name = suited(cost, members) if self.encoder == "auto" else self.encoder
+            encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
+        used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
+        unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
+        if not 1e-30 < unit < 1e30:
+            raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
+        learned_from = measures[used]
+        with bar(self.verbose, "transport maps", unit="measures") as show:
+            inputs = encoding.copies(learned_from, unit, self.random_state, self.n_jobs, show)
+        examples = Examples(
+            inputs,
+            (encoding.exact_part(learned_from) / unit).astype(np.float32),
+            np.searchsorted(used, solved.train_pairs),
+            solved.train_distances / unit,
+            np.searchsorted(used, solved.validation_pairs),
+            solved.validation_distances / unit,
+        )
+        encoding.start_from(examples)
+        count = len(solved.train_pairs)
+        training = self.training or TrainingSettings(seed=self.random_state)
+        training = training.resolved(count, encoding.steps, encoding.learning_rate)
+        if training.auxiliary:
+            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.random_state)
+                auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
+            examples = replace(examples, auxiliary=auxiliary)
+        with bar(self.verbose, "training", unit="steps") as show:
+            history = train(
+                encoding.module,
+                examples,
+                training,
+                encoding.loss,
+                self.device,
+                checkpoint,
+                lambda step, steps, _: show(step, steps),
+            )
+        self._encoding, self._unit, self._scale = encoding, unit, 1.0
+        self.encoder_, self.dim_ = name, encoding.dim
+        self.split_ = solved.split
+        self.history_ = [(step, error * unit) for step, error in history]
+        self.mean_distance_ = float(solved.train_distances.mean())
+        self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
+        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
 
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
         if store.digest != self._parents["distances"]:
@@ -365,43 +383,29 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
-    def _calibrate(self, measures: Measures, solved: "_Solved") -> None:
+    def _calibrate(self, measures: Measures, solved: Solved) -> tuple[float, float]:
+        """Fit the scale; return the mean relative error on the validation pairs and the seconds to encode a measure."""
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
+        started = time.perf_counter()
         vectors, pairs = self.transform(measures[used]), place.reshape(-1, 2)
+        seconds = (time.perf_counter() - started) / len(used)
         learned = self._encoding.dim - self._encoding.exact_dim
-        self._scale = fitted_scale(
-            distances_of_pairs(vectors[:, :learned], pairs),
-            distances_of_pairs(vectors[:, learned:], pairs),
-            solved.validation_distances,
-        )
+        free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
+        exact = solved.validation_distances
+        self._scale = fitted_scale(free, fixed, exact)
+        return score(np.hypot(self._scale * free, fixed), exact, self.order).relative_error, seconds
 
+    def _seconds_a_pair(self, measures: Measures, solved: Solved, source: Source) -> float:
+        """Of an exact solve, all processes together: as those of the fit took, or as a few take now."""
+        if source.added:
+            return source.seconds / source.added
+        from joblib import effective_n_jobs  # imported late, as joblib is everywhere
 
-@dataclass(frozen=True, eq=False)
-class _Solved:
-    """Exact distances, divided by the split of their measures."""
-
-    split: Split
-    train_pairs: Int64[np.ndarray, "k 2"]
-    train_distances: Float64[np.ndarray, " k"]
-    validation_pairs: Int64[np.ndarray, "v 2"]
-    validation_distances: Float64[np.ndarray, " v"]
-    digest: str
-
-    @classmethod
-    def divide(cls, split: Split, pairs: np.ndarray, distances: np.ndarray, digest: str) -> "_Solved":
-        count = sum(len(part) for part in split.parts().values())
-        chosen = {}
-        for name, members in split.parts().items():
-            inside = np.zeros(count, dtype=bool)
-            inside[members] = True
-            chosen[name] = inside[pairs].all(axis=1)
-            if name != "test" and not chosen[name].any():
-                raise SettingError(
-                    f"no pair lies within the {len(members)} {name} measures; solve more pairs, or leave the choice of "
-                    "pairs to wembed.precompute"
-                )
-        train, check = chosen["train"], chosen["validation"]
-        return cls(split, pairs[train], distances[train], pairs[check], distances[check], digest)
+        cost, done, started = self.cost, 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < _PROBE_SECONDS or not done:
+            solve_pairs(measures, solved.train_pairs[[done % len(solved.train_pairs)]], cost)
+            done += 1
+        return spent / done / int(effective_n_jobs(self.n_jobs))
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:
@@ -486,6 +490,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder._scale = description["calibration"]["scale"]
     embedder.split_ = Split(*(tensors[f"split.{name}"].numpy() for name in ("train", "validation", "test")))
     embedder.history_ = [(int(step), float(error)) for step, error in description["history"]]
+    embedder.learning_curve_ = LearningCurve.from_dict(description["learning_curve"])
     embedder.mean_distance_ = description["mean_distance"]
     embedder.pairs_used_ = description["pairs_used"]
     embedder.errors_ = description["errors_on_unseen"]
@@ -545,5 +550,6 @@ def evaluate(
         n_jobs=n_jobs,
         progress=progress,
     )
+    report = replace(report, learning_curve=embedder.learning_curve_)
     embedder.errors_ = report.as_dict()
     return report

@@ -12,6 +12,7 @@ from scipy import stats
 from wembed.errors import SettingError
 from wembed.euclidean import distances_between, distances_of_pairs
 from wembed.learning.baselines import Embedding
+from wembed.learning.curve import LearningCurve
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
@@ -104,6 +105,7 @@ class Report:
         exact_per_second: exact distances, on as many cores as were given.
         exact: W_p of the pairs.
         predicted: of the pairs, by wembed.
+        learning_curve: of the fit, where it was learned.
     """
 
     measures: int
@@ -117,11 +119,14 @@ class Report:
     exact_per_second: float
     exact: Float64[np.ndarray, " k"] = field(repr=False)
     predicted: Float64[np.ndarray, " k"] = field(repr=False)
+    learning_curve: LearningCurve | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON; the two long arrays left out."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("exact", "predicted", "errors")}
-        return {**plain, "errors": {name: asdict(errors) for name, errors in self.errors.items()}}
+        plain = {key: value for key, value in vars(self).items() if key not in ("exact", "predicted")}
+        plain["errors"] = {name: asdict(errors) for name, errors in self.errors.items()}
+        plain["learning_curve"] = self.learning_curve and self.learning_curve.as_dict()
+        return plain
 
 
 def compare(

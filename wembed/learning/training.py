@@ -18,6 +18,7 @@ from wembed.learning.losses import Loss, distance_error
 __all__ = ["Auxiliary", "Examples", "TrainingSettings", "train"]
 
 _VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
+_BATCH_PAIRS = 1792  # 64 cliques of 8 measures
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -27,7 +28,7 @@ class TrainingSettings:
 
     Attributes:
         steps: gradient steps; None chooses them by the encoder and the number of pairs.
-        batch_pairs: pairs in a step, rounded down to cliques of 28 pairs.
+        batch_pairs: pairs in a step, rounded down to cliques of 28 pairs; None chooses them by the number of pairs.
         learning_rate: the peak of the one-cycle schedule; None chooses it by the encoder.
         weight_decay: of AdamW.
         warm_up: share of the steps in which the learning rate rises.
@@ -41,7 +42,7 @@ class TrainingSettings:
     """
 
     steps: int | None = None
-    batch_pairs: int = 1792
+    batch_pairs: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 1e-2
     warm_up: float = 0.15
@@ -53,16 +54,25 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise SettingError(f"steps={self.steps}; train for at least one step")
-        if self.batch_pairs < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
+        batch = 1 if self.batch_pairs is None else self.batch_pairs
+        if batch < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
         rate = 1.0 if self.learning_rate is None else self.learning_rate
         if not (rate > 0 and self.weight_decay >= 0 and 0 <= self.auxiliary < math.inf):
             raise SettingError(f"training settings out of range: {self}")
 
     def resolved(self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3) -> "TrainingSettings":
-        """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate."""
-        grown = min(max(round(steps * math.sqrt(pairs / 16_000)), steps // 10), 25 * steps)
-        return replace(self, steps=self.steps or grown, learning_rate=self.learning_rate or learning_rate)
+        """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate.
+
+        Up to 16,000 pairs the batch grows with the square root too, so that each pair is seen equally often.
+        """
+        root = math.sqrt(pairs / 16_000)
+        return replace(
+            self,
+            steps=self.steps or min(max(round(steps * root), steps // 10), 25 * steps),
+            batch_pairs=self.batch_pairs or min(max(round(_BATCH_PAIRS * root), _BATCH_PAIRS // 4), _BATCH_PAIRS),
+            learning_rate=self.learning_rate or learning_rate,
+        )
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step: one cycle, up and down along cosines (Smith and Topin 2018)."""
@@ -218,16 +228,15 @@ def train(
 class _AuxiliaryTask:
     """The auxiliary task on a device, and the measures of it that each step sees."""
 
-    _BATCH = 512
-
     def __init__(self, task: Auxiliary, settings: TrainingSettings, device: str) -> None:
+        self.batch = max(1, (settings.batch_pairs or _BATCH_PAIRS) * 8 // _RUN)  # as many measures as in the cliques
         self.head, self.seed = task.head, settings.seed
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)
         self.variance = float(task.targets.var(axis=0).sum())
 
     def error(self, encoder: nn.Module, step: int) -> torch.Tensor:
-        drawn = np.random.default_rng([self.seed, step, 1]).integers(len(self.features), size=self._BATCH)
+        drawn = np.random.default_rng([self.seed, step, 1]).integers(len(self.features), size=self.batch)
         rows = torch.from_numpy(drawn).to(self.features.device)
         missed: torch.Tensor = self.head(encoder, self.features[rows]) - self.targets[rows]
         return missed.square().sum(dim=1).mean() / self.variance
@@ -239,7 +248,7 @@ class _Batches:
     def __init__(self, pairs: int, settings: TrainingSettings) -> None:
         self.pairs, self.seed = pairs, settings.seed
         self.runs = max(1, -(-pairs // _RUN))
-        self.per_batch = max(1, min(self.runs, settings.batch_pairs // _RUN))
+        self.per_batch = max(1, min(self.runs, (settings.batch_pairs or _BATCH_PAIRS) // _RUN))
         self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> torch.Tensor:
