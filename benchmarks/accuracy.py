@@ -48,6 +48,7 @@ class Task:
         pairs: for training and validation.
         unseen: measures held out for the exam, all pairs of which are solved.
         other: a part of it that is left out of training and is an exam of its own.
+        known: how many of the others there are to learn from; None for all.
     """
 
     collection: str
@@ -55,6 +56,7 @@ class Task:
     pairs: int = 20_000
     unseen: int = 300
     other: str | None = None
+    known: int | None = None
 
 
 W1 = GroundCost(order=1)
@@ -62,8 +64,10 @@ SPHERE = GroundCost("great-circle-degrees", 1)
 TASKS = {
     "mnist, W_2": Task("mnist", W2),
     "mnist, W_2, 300,000 pairs": Task("mnist", W2, pairs=300_000),
+    "mnist, W_2, 100 digits": Task("mnist", W2, pairs=4_950, known=100),
     "doodles, W_2": Task("quickdraw", W2, other="quickdraw/cat"),
     "meshes, W_2": Task("meshes", W2, pairs=6_000, unseen=150),
+    "meshes, W_2, 100 meshes": Task("meshes", W2, pairs=4_950, unseen=150, known=100),
     "meshes, W_1": Task("meshes", W1, pairs=6_000, unseen=150),
     "tweets, W_2": Task("tweets", W2),
     "tweets, W_1": Task("tweets", W1),
@@ -121,8 +125,9 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
     exams = {"": Exam(kept[np.sort(order[: task.unseen])], folder / "exam", task.cost)}
     if other is not None:
         exams[f" on {task.other}"] = Exam(other, folder / "other", task.cost)
-    collection = kept[np.sort(order[task.unseen :])]
-    store = stored(collection, folder / f"train-{task.pairs}", task.pairs, task.cost)
+    collection = kept[np.sort(order[task.unseen :][: task.known])]
+    few = "" if task.known is None else f"-of-{task.known}"
+    store = stored(collection, folder / f"train-{task.pairs}{few}", task.pairs, task.cost)
     rounds: dict[str, list[dict[str, float]]] = {}
 
     def note(name: str, between: Callable[[Measures], np.ndarray], fit_seconds: float) -> None:

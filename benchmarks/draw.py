@@ -1,4 +1,4 @@
-"""Draw what benchmarks/accuracy.py recorded: the relative error of each method on each kind of measures."""
+"""Draw what accuracy.py and rounds.py recorded: errors on each kind of measures, and errors against time on digits."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-RESULTS = Path(__file__).parent / "results" / "accuracy.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "accuracy.png"
+RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 # Okabe and Ito (2008): told apart by the colour-blind too; the markers tell them apart in black and white.
 STYLES = {
     "wembed": ("#0072B2", "o"),
@@ -24,7 +25,7 @@ STYLES = {
 }
 
 
-def drawn(results: dict[str, Any]) -> Figure:
+def by_kind(results: dict[str, Any]) -> Figure:
     tasks = list(results)[::-1]
     figure = Figure(figsize=(8.5, 1.6 + 0.5 * len(tasks)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -48,5 +49,45 @@ def drawn(results: dict[str, Any]) -> Figure:
     return figure
 
 
+def against_time(results: dict[str, Any]) -> Figure:
+    """The rounds of one fit, and what fits with a wish came to."""
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    rounds = results["wishes"]["as long as it pays"]["curves"][0]["rounds"]
+    seconds = np.cumsum([one["solving"] + one["training"] for one in rounds])
+    errors = [one["error"] for one in rounds]
+    axes.plot(seconds, errors, color="#0072B2", marker="o", label="rounds of one fit, on validation digits")
+    for x, y, one in zip(seconds, errors, rounds, strict=True):
+        axes.annotate(f"{one['pairs']:,} pairs", (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8)
+    wishes = {
+        name: (found["seconds"]["median"], found["relative_error"]["median"])
+        for name, found in results["wishes"].items()
+    }
+    ends = list(wishes.values())
+    axes.scatter(*zip(*ends, strict=True), color="#D55E00", marker="D", zorder=3, label="whole fits, on unseen digits")
+    for name, end in wishes.items():
+        below = (-8, -2 if "%" in name else -14)
+        axes.annotate(name, end, xytext=below, textcoords="offset points", ha="right", fontsize=8, color="#D55E00")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_yticks([0.007, 0.008, 0.009, 0.01, 0.012, 0.014])
+    axes.xaxis.set_major_formatter("{x:g} s")
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.margins(0.2)
+    axes.grid(which="both", color="#eeeeee")
+    axes.set_xlabel("from nothing, solving included")
+    axes.set_ylabel("mean relative error of W_2")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    for name, draw in (("accuracy", by_kind), ("rounds", against_time)):
+        recorded = json.loads((RESULTS / f"{name}.json").read_text())
+        draw(recorded["results"]).savefig(PICTURES / f"{name}.png")
+
+
 if __name__ == "__main__":
-    drawn(json.loads(RESULTS.read_text())["results"]).savefig(PICTURE)
+    main()

@@ -180,7 +180,25 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1)
     assert code == 0
     assert "30 unseen measures (270 were learned from)" in err
-    assert "recall@10, queries: 1" in err
+    assert "recall@10 among 30, queries: 1" in err
+
+
+def test_one_unseen_measure_among_learned_ones_is_refused(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = wembed.load(fitted_run / "model").split_
+    images = np.load(folder / "digits.npy")
+    np.save(folder / "mostly-learned.npy", images[[*split.train[:3], split.test[0]]])
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "mostly-learned.npy")
+    assert code == 2
+    assert "3 of these 4 measures were learned from" in err
+
+
+def test_precompute_says_why_there_are_fewer_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "fewer.npy", np.load(folder / "digits.npy")[:30])
+    code, _, err = run(capsys, "precompute", folder / "fewer.npy", "--out", folder / "fewer", "--pairs", "5,000")
+    assert code == 0
+    assert "Fewer than 5,000: pairs stay within train, validation and test measures" in err
 
 
 def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, ...], str]]:
@@ -218,7 +236,7 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "no model": (("distance", folder, folder / "a.npy", folder / "a.npy"), "holds no model"),
         "no index": (("query", folder, folder / "a.npy"), "holds no index"),
         "no process": (("precompute", folder / "a.npy", *out, "--pairs", "all", "--jobs", 0), "n_jobs=0"),
-        "no pair": (("evaluate", fitted_run, folder / "digits.npy", "--pairs", 0), "at least one pair"),
+        "no pair": (("evaluate", fitted_run, folder / "digits.npy", "--pairs", 0), "pairs=0; give at least 1"),
         "picture": (
             ("evaluate", fitted_run, folder / "digits.npy", "--picture", folder / "x.xyz"),
             ".png, .svg or .pdf",

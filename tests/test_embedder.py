@@ -99,6 +99,44 @@ def test_a_store_and_no_store_give_the_same_model(quick: TrainingSettings, tmp_p
     np.testing.assert_array_equal(alone.transform(measures), stored.transform(measures))
 
 
+def test_encoding_that_takes_a_while_shows_a_bar(
+    fitted: Embedder, some_digits: Measures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = copy.copy(fitted)
+    shown.verbose = True
+    shown.transform(some_digits)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(type(fitted._encoding), "waits_from", len(some_digits))
+    shown.transform(some_digits)
+    assert "encoding" in (err := capsys.readouterr().err)
+    assert "300/300" in err
+
+
+def test_what_is_no_measures_is_refused_with_a_sentence(run_folder: Path) -> None:
+    # in a process of its own, because in this one argument types are checked on entry
+    tried = f"""
+import wembed
+model, store = wembed.load({str(run_folder / "model")!r}), {str(run_folder / "store")!r}
+for call in (
+    lambda: wembed.Embedder().fit([1.0]),
+    lambda: model.transform([1.0]),
+    lambda: model.pairwise([1.0]),
+    lambda: model.distance([1.0], [1.0]),
+    lambda: wembed.evaluate(model, [1.0]),
+    lambda: wembed.Index(model, [1.0]),
+    lambda: wembed.exact_distances([1.0], [(0, 0)]),
+    lambda: wembed.precompute([1.0], store),
+):
+    try:
+        call()
+    except wembed.MeasureError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", tried], capture_output=True, text=True, check=False)
+    said = "these are no Measures but a list; build them with Measures.from_images, "
+    assert done.stdout.count(said) == 8, done.stderr
+
+
 def test_test_measures_are_seen_by_nothing(quick: TrainingSettings, tmp_path: Path) -> None:
     measures = clouds(60, 2)
     store = wembed.precompute(measures, tmp_path / "a", pairs=400)

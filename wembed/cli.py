@@ -97,6 +97,11 @@ def precompute(
     with bar(True, "exact distances", unit="pairs") as show:
         store = run(measures, out, wanted, cost, jobs, seed, draw=draw, progress=show)
     _say(f"{len(store):,} exact distances in {out}")
+    if isinstance(wanted, int) and len(store) < 0.95 * wanted:
+        _say(
+            f"Fewer than {wanted:,}: pairs stay within train, validation and test measures, each with its share, and "
+            "one of these has no more; `--pairs all` solves every pair"
+        )
 
 
 @app.command()
@@ -209,6 +214,11 @@ def evaluate(
         raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
     embedder, measures = _load(model), _read(data, support)
     unseen = embedder.unseen(measures)
+    if len(unseen) == 1 < len(measures):
+        raise SettingError(
+            f"{len(measures) - 1} of these {len(measures)} measures were learned from, and the one that is left makes "
+            "no pair; give at least two that are new to the model"
+        )
     with bar(True, "unseen measures", unit="pairs") as show:
         report = run(embedder, unseen, pairs, seed, queries=queries, n_jobs=jobs, progress=show)
     if as_json:
@@ -322,7 +332,7 @@ def main() -> NoReturn:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except SystemExit as stopped:  # typer ends every command so, an interrupted one with 130
         if stopped.code == 130:
-            _say("Distances that precompute, fit or quickstart had solved are kept: the same command goes on.")
+            _say("What precompute, fit or quickstart had solved and learned is kept: the same command goes on.")
         sys.exit(stopped.code)
     sys.exit(0)
 
@@ -362,14 +372,15 @@ def _cost(metric: str, order: float) -> Any:
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, WembedError):
             raise
-        raise ReadError(f"{metric} is not a .npy file of a cost matrix (s, s): {error}") from error
+        reason = f": {error}" if isinstance(error, OSError) else ""
+        raise ReadError(f"{metric} is not a .npy file of numbers, the cost matrix (s, s){reason}") from error
 
 
 def _pairs(pairs: str) -> "int | str":
     if pairs == "all":
         return pairs
     try:
-        return int(pairs.replace("_", ""))
+        return int(pairs.replace("_", "").replace(",", ""))
     except ValueError as error:
         raise SettingError(f"--pairs {pairs}: give a number of pairs, or 'all'") from error
 
@@ -394,7 +405,8 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("R2", "r2", ".4f")
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
-    row(f"recall@10, queries: {report.queries}" if report.queries else "recall@10", "recall_at_10", ".3f")
+    if report.errors["wembed"].recall_at_10 is not None:
+        row(f"recall@10 among {report.candidates:,}, queries: {report.queries}", "recall_at_10", ".3f")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
     row("predicted/exact at 99 %", "ratio_p99", ".3f")
     console = Console(stderr=True)

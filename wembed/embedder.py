@@ -52,8 +52,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
             references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference; "dwe",
-            the network of the method's paper, for images; or "auto": quantiles on a line and in the plane, beyond
-            them transport, and sinkhorn where measures have few atoms.
+            the network of the method's paper, for images; or "auto": quantiles on a line and in the plane;
+            transport where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where
+            measures have few atoms.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
@@ -172,11 +173,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
         learned = encoding.dim - encoding.exact_dim
         encoding.module.to(self.device)
-        with bar(self.verbose and len(measures) > 4 * _BATCH, "encoding", unit="measures") as show:
+        with bar(self.verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
+
+                def within(done: int, total: int, before: int = start, count: int = len(batch)) -> None:
+                    show(before + count * done // total, len(measures))
+
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
-                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs))
+                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs, within))
                     output = encoding.module(inputs.to(self.device)).cpu().numpy()
                     encoded = vectors[start : start + len(batch)]
                     encoded[:, :learned] = output * np.float32(self._scale * self._unit)
@@ -284,11 +289,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Raises:
             SettingError: the message names the parameter.
         """
-        if not isinstance(measures, Measures):
-            raise MeasureError(
-                f"fit takes Measures, not {type(measures).__name__}; build them with Measures.from_images, "
-                "from_histograms, from_point_clouds or wembed.read"
-            )
         GroundCost(self.metric, self.order).check(measures)
         for name, value, otherwise in (("dim", self.dim, None), ("pairs", self.pairs, "auto")):
             if value != otherwise and (not isinstance(value, (int, np.integer)) or value < 1):

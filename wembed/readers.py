@@ -285,7 +285,8 @@ def _histograms(path: Path, weights: Any, support: np.ndarray | str | Path | Non
         if not beside.exists():
             raise ReadError(
                 f"{path} holds an array of shape {weights.shape}: as histograms they need a support (s, dim), given as "
-                f"support= or in {beside.name}; as images, an array of shape (n, height, width)"
+                f"support= (--support) or in {beside.name}; numpy.arange(s) will do where the ground cost is a matrix; "
+                "as images, an array of shape (n, height, width)"
             )
         support = beside
     if isinstance(support, (str, Path)):

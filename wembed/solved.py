@@ -160,7 +160,9 @@ class Given:
             ("cost", self.cost.as_dict(), "another ground cost"),
         ):
             if store.manifest[key] != mine:
-                raise ArtifactError(f"{store.path} holds distances of {what} ({store.manifest[key]}); these are {mine}")
+                raise ArtifactError(
+                    f"{store.path} holds distances of {what} than those of this fit; precompute them in another folder"
+                )
         if not store.complete:
             raise ArtifactError(
                 f"{store.path} holds {len(store):,} of {store.manifest['pairs']:,} pairs; run the same precompute "

@@ -21,6 +21,7 @@ __all__ = ["ENCODINGS", "PixelEncoding", "suited"]
 
 _PAPER_DIM = 50  # of DWE
 _FEW_ATOMS = 64  # in the largest measure
+_FEW_MEASURES = 200  # to learn from: too few to learn what slices in the plane don't tell
 
 
 class PixelEncoding(Encoding):
@@ -71,12 +72,12 @@ ENCODINGS: dict[str, type[Encoding]] = {
 
 
 def suited(cost: GroundCost, measures: Measures) -> str:
-    """The name of the encoding that suits the measures best, as benchmarks/accuracy.py found it.
+    """The name of the encoding that suits the training measures best, as benchmarks/accuracy.py found it.
 
-    In the plane and on a line slices tell nearly all. Beyond, optimal maps do: to fixed references, found exactly; or,
-    where atoms are few, to a learned one.
+    On a line slices tell all, in the plane nearly all, if there are measures enough to learn the rest from. Else
+    optimal maps do: to fixed references, found exactly; or, where atoms are few beyond the plane, to a learned one.
     """
     dim = cost.coordinates(measures[:1]).dim
-    if dim <= 2:
+    if dim == 1 or (dim == 2 and len(measures) >= _FEW_MEASURES):
         return QuantileEncoding.kind
-    return TransportEncoding.kind if measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
+    return TransportEncoding.kind if dim == 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind

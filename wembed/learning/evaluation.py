@@ -165,11 +165,10 @@ def compare(
     """
     if len(measures) < 2:
         raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
-    if pairs < 1 or queries < 0 or candidates < 1 or seed < 0:
-        raise SettingError(
-            f"pairs={pairs}, queries={queries}, candidates={candidates}, seed={seed}: give at least one pair and one "
-            "candidate, and no negative number"
-        )
+    for name, value in {"pairs": pairs, "candidates": candidates, "queries": queries, "seed": seed}.items():
+        least = 1 if name in ("pairs", "candidates") else 0
+        if value < least:
+            raise SettingError(f"{name}={value}; give at least {least}")
     rng = np.random.default_rng(seed)
     taken, taken_exact, listed = _asked(len(measures), pairs, known, rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])

@@ -13,7 +13,7 @@ from wembed.learning.augmentation import distorted
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
-from wembed.learning.losses import distance_error
+from wembed.learning.losses import distance_error, suited_loss
 from wembed.learning.training import Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -50,6 +50,9 @@ class GeometricEncoding(Encoding):
     @staticmethod
     def check_collection(measures: Measures) -> None:
         """Any measures will do."""
+
+    def start_from(self, examples: Examples) -> None:
+        self.loss = suited_loss(examples.train_distances)
 
     def check(self, measures: Measures) -> None:
         self.cost.check(measures)
@@ -102,6 +105,7 @@ class _FeatureEncoding(GeometricEncoding):
         return self._seen(self.placed(measures), unit, n_jobs, progress)
 
     def start_from(self, examples: Examples) -> None:
+        super().start_from(examples)
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
 
     @abstractmethod
@@ -191,6 +195,7 @@ class TransportEncoding(_FeatureEncoding):
     kind = "transport"
     steps = 500
     learning_rate = 1e-3
+    waits_from = 400
     features: LinearTransport
 
     @classmethod

@@ -135,6 +135,7 @@ class SinkhornEncoding(GeometricEncoding):
     kind = "sinkhorn"
     steps = 200
     learning_rate = 1e-3
+    waits_from = 2_000
     module: SinkhornEncoder
 
     def __init__(
@@ -171,6 +172,7 @@ class SinkhornEncoding(GeometricEncoding):
         return atoms
 
     def start_from(self, examples: Examples) -> None:
+        super().start_from(examples)
         known = torch.from_numpy(examples.features[0, np.unique(examples.train_pairs)])
         self.module.start_from(known, examples, self.seed)
 

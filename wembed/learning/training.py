@@ -218,6 +218,8 @@ def train(
             state.check(state.step, validation_error())
         if progress:
             progress(state.step, steps, state.history[-1][1])
+    if progress:
+        progress(state.step, state.step, state.history[-1][1])  # it may have stopped early
     state.restore_best()
     modules.to("cpu").eval()
     if checkpoint:

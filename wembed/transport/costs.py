@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float64
 
-from wembed.errors import ArtifactError, SettingError
+from wembed.errors import ArtifactError, MeasureError, SettingError
 from wembed.measures import Measures
 
 __all__ = ["METRICS", "GroundCost"]
@@ -104,8 +104,14 @@ class GroundCost:
         """Refuse measures on which this cost is not defined.
 
         Raises:
+            MeasureError: something else than Measures.
             SettingError: a matrix of another size than the common support, or points that are no latitudes.
         """
+        if not isinstance(measures, Measures):
+            raise MeasureError(
+                f"these are no Measures but a {type(measures).__name__}; build them with Measures.from_images, "
+                "from_histograms, from_point_clouds or wembed.read"
+            )
         if not isinstance(self.metric, str):
             if measures.atoms is None:
                 raise SettingError("a cost matrix needs measures on a common support; these are point clouds")

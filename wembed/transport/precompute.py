@@ -183,8 +183,7 @@ def _opened(path: Path, identity: dict[str, Any], earlier: str) -> DistanceStore
     ):
         if store.manifest.get(key) != identity[key] and not (grows and key.startswith("plan")):
             raise ArtifactError(
-                f"{path} holds distances of {what} ({key}: {store.manifest.get(key)}, now {identity[key]}); "
-                "give another folder, or remove this one"
+                f"{path} holds distances of {what} than those asked for; give another folder, or remove this one"
             )
     if grows:
         store.grow(identity)
