@@ -406,7 +406,7 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
-        row(f"recall@10 among {report.candidates:,}, queries: {report.queries}", "recall_at_10", ".3f")
+        row(f"recall@10, queries: {report.queries}", "recall_at_10", ".3f")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
     row("predicted/exact at 99 %", "ratio_p99", ".3f")
     console = Console(stderr=True)
