@@ -508,8 +508,18 @@ def test_distances_beyond_float32_are_refused_before_training() -> None:
             Embedder(dim=8, pairs=100, training=TrainingSettings(steps=5), n_jobs=1).fit(measures)
 
 
-@pytest.mark.parametrize("wrong", [{"dim": 10**12}, {"random_state": 10**23}, {"random_state": -1}])
-def test_numbers_out_of_range_are_refused_before_anything_is_solved(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dim": 10**12},
+        {"dim": np.array([8, 16])},
+        {"pairs": np.array([100, 200])},
+        {"pairs": "many"},
+        {"random_state": 10**23},
+        {"random_state": -1},
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_solved(wrong: dict[str, Any]) -> None:
     measures = wembed.Measures.from_point_clouds(list(np.random.default_rng(0).normal(size=(40, 5, 2))))
     with pytest.raises(wembed.SettingError, match=next(iter(wrong))):
-        Embedder(**wrong).check(measures)
+        Embedder().set_params(**wrong).check(measures)  # past the types, which tests check on entry

@@ -45,6 +45,10 @@ def assert_holds(store: DistanceStore, rows: int) -> None:
     np.testing.assert_array_equal(store.distances, distances)
     assert len(store) == rows
     assert store.complete
+    read_pairs, read_distances, digest = store.read()
+    np.testing.assert_array_equal(read_pairs, pairs)
+    np.testing.assert_array_equal(read_distances, distances)
+    assert digest == store.digest
 
 
 def shards(path: Path) -> list[Path]:

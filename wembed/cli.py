@@ -153,7 +153,7 @@ def fit(
 
     measures, cost = _read(data, support), _cost(metric, order)
     in_rounds = pairs == "auto" or max_seconds is not None or target_error is not None
-    wanted = None if pairs in (None, "auto") else _pairs(str(pairs))
+    wanted = None if pairs in (None, "auto") else _pairs(str(pairs), "a number of pairs, 'auto' or 'all'")
     embedder = Embedder(
         metric=cost.metric,
         order=order,
@@ -376,13 +376,13 @@ def _cost(metric: str, order: float) -> Any:
         raise ReadError(f"{metric} is not a .npy file of numbers, the cost matrix (s, s){reason}") from error
 
 
-def _pairs(pairs: str) -> "int | str":
+def _pairs(pairs: str, choices: str = "a number of pairs, or 'all'") -> "int | str":
     if pairs == "all":
         return pairs
     try:
         return int(pairs.replace("_", "").replace(",", ""))
     except ValueError as error:
-        raise SettingError(f"--pairs {pairs}: give a number of pairs, or 'all'") from error
+        raise SettingError(f"--pairs {pairs}: give {choices}") from error
 
 
 def _table(report: "Report", which: str = "unseen measures") -> None:

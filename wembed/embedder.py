@@ -290,9 +290,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: the message names the parameter.
         """
         GroundCost(self.metric, self.order).check(measures)
-        for name, value, otherwise in (("dim", self.dim, None), ("pairs", self.pairs, "auto")):
-            if value != otherwise and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise SettingError(f"{name}={value!r}; give a whole number of at least 1, or {otherwise!r}")
+        chosen_by_itself = {"dim": self.dim is None, "pairs": isinstance(self.pairs, str) and self.pairs == "auto"}
+        for name, value in (("dim", self.dim), ("pairs", self.pairs)):
+            if not chosen_by_itself[name] and not (isinstance(value, (int, np.integer)) and value >= 1):
+                also = ", or 'auto'" if name == "pairs" else ""
+                raise SettingError(f"{name}={value!r}; give a whole number of at least 1{also}")
         if self.dim is not None and self.dim > _MOST_NUMBERS:
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         if not isinstance(self.random_state, (int, np.integer)) or not 0 <= self.random_state < 2**63:
@@ -375,11 +377,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
 
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
-        if store.digest != self._parents["distances"]:
+        pairs, exact, digest = store.read()
+        if digest != self._parents["distances"]:
             raise ArtifactError(f"{store.path} does not hold the distances that this Embedder was fitted with")
         if not np.array_equal(measures.digests(), self._digests[self.split_.test]):
             raise SettingError("the store knows the test measures of its collection; evaluate collection[split_.test]")
-        pairs, exact = store.pairs, store.distances
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 

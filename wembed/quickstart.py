@@ -58,7 +58,7 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
     embedder = Embedder(random_state=seed, n_jobs=n_jobs, verbose=True).fit(
         measures, distances=store, checkpoint=folder / "training.safetensors"
     )
-    solved, exact = store.pairs, store.distances
+    solved, exact, _ = store.read()
     held = np.isin(solved, embedder.split_.validation).all(axis=1)
     validation = measures[embedder.split_.validation]
     rows = np.searchsorted(embedder.split_.validation, solved[held])

@@ -169,7 +169,8 @@ class Given:
                 "again: it goes on from there"
             )
         split = stored_split(store, self.draw.seed, self.draw.validation, self.draw.test)
-        return Solved.divide(split, store.pairs, store.distances, len(store), store.digest)
+        pairs_there, distances, digest = store.read()
+        return Solved.divide(split, pairs_there, distances, len(store), digest)
 
 
 class Kept:

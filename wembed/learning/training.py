@@ -161,8 +161,10 @@ def train(
     """
     settings = (settings or TrainingSettings()).resolved(len(examples.train_pairs))
     modules = nn.ModuleDict({"encoder": encoder})
-    task = _AuxiliaryTask(examples.auxiliary, settings, device) if examples.auxiliary and settings.auxiliary else None
-    if task:
+    batch_pairs = settings.batch_pairs or _BATCH_PAIRS
+    task = None
+    if examples.auxiliary and settings.auxiliary:
+        task = _AuxiliaryTask(examples.auxiliary, batch_pairs, settings.seed, device)
         modules["auxiliary"] = task.head
     modules.to(device)
     features = torch.from_numpy(examples.features).to(device)
@@ -172,7 +174,7 @@ def train(
     steps, peak = settings.steps or 1, settings.learning_rate or 0.0
     every = max(1, -(-steps // settings.checks))
     optimizer = torch.optim.AdamW(modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
-    batches = _Batches(len(pairs), settings)
+    batches = _Batches(len(pairs), batch_pairs, settings.seed)
 
     def squared_distances(rows: torch.Tensor, copy: int = 0) -> torch.Tensor:
         measures, place = torch.unique(rows, return_inverse=True)
@@ -230,9 +232,9 @@ def train(
 class _AuxiliaryTask:
     """The auxiliary task on a device, and the measures of it that each step sees."""
 
-    def __init__(self, task: Auxiliary, settings: TrainingSettings, device: str) -> None:
-        self.batch = max(1, (settings.batch_pairs or _BATCH_PAIRS) * 8 // _RUN)  # as many measures as in the cliques
-        self.head, self.seed = task.head, settings.seed
+    def __init__(self, task: Auxiliary, batch_pairs: int, seed: int, device: str) -> None:
+        self.batch = max(1, batch_pairs * 8 // _RUN)  # as many measures as in the cliques
+        self.head, self.seed = task.head, seed
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)
         self.variance = float(task.targets.var(axis=0).sum())
@@ -247,10 +249,10 @@ class _AuxiliaryTask:
 class _Batches:
     """The training pairs of each step, a function of the step and the seed alone."""
 
-    def __init__(self, pairs: int, settings: TrainingSettings) -> None:
-        self.pairs, self.seed = pairs, settings.seed
+    def __init__(self, pairs: int, batch_pairs: int, seed: int) -> None:
+        self.pairs, self.seed = pairs, seed
         self.runs = max(1, -(-pairs // _RUN))
-        self.per_batch = max(1, min(self.runs, (settings.batch_pairs or _BATCH_PAIRS) // _RUN))
+        self.per_batch = max(1, min(self.runs, batch_pairs // _RUN))
         self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
 
     def rows(self, step: int) -> torch.Tensor:
