@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from peers import (
     SlicedBounds,
     Solved,
     Vectors,
+    Wormhole,
     between_centroids,
     between_pixels,
     between_vectors,
     gelbrich,
 )
+from sklearn.datasets import load_digits
 
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
@@ -47,36 +50,41 @@ class Task:
         cost: the ground cost.
         pairs: for training and validation.
         unseen: measures held out for the exam, all pairs of which are solved.
-        other: a part of it that is left out of training and is an exam of its own.
-        known: how many of the others there are to learn from; None for all.
+        others: parts of it that are left out of training, each an exam of its own.
+        known: how many of the rest there are to learn from; None for all.
+        lengths: of vectors that wembed is fitted with as well, each once.
     """
 
     collection: str
     cost: GroundCost
     pairs: int = 20_000
     unseen: int = 300
-    other: str | None = None
+    others: tuple[str, ...] = ()
     known: int | None = None
+    lengths: tuple[int, ...] = ()
 
 
+LENGTHS = (64, 256, 1_024, 4_096)
 W1 = GroundCost(order=1)
 SPHERE = GroundCost("great-circle-degrees", 1)
 TASKS = {
     "mnist, W_2": Task("mnist", W2),
-    "mnist, W_2, 300,000 pairs": Task("mnist", W2, pairs=300_000),
+    "mnist, W_2, 1,000,000 pairs": Task("mnist", W2, pairs=1_000_000),
     "mnist, W_2, 100 digits": Task("mnist", W2, pairs=4_950, known=100),
-    "doodles, W_2": Task("quickdraw", W2, other="quickdraw/cat"),
+    "digits of 8 x 8, W_2": Task("digits", W2),
+    "doodles, W_2": Task("quickdraw", W2, others=("quickdraw/cat", "quickdraw/crab", "quickdraw/face")),
     "meshes, W_2": Task("meshes", W2, pairs=6_000, unseen=150),
     "meshes, W_2, 100 meshes": Task("meshes", W2, pairs=4_950, unseen=150, known=100),
     "meshes, W_1": Task("meshes", W1, pairs=6_000, unseen=150),
-    "tweets, W_2": Task("tweets", W2),
+    "tweets, W_2": Task("tweets", W2, lengths=LENGTHS),
     "tweets, W_1": Task("tweets", W1),
     "tweets, W_2, 100,000 pairs": Task("tweets", W2, pairs=100_000),
+    "cells, W_2": Task("cells", W2, unseen=150),
     "regions on the globe, W_1": Task("cities/regions", SPHERE, unseen=250),
 }
 SMOKE = {
-    "digits": Task("", W2, pairs=300, unseen=30),
-    "digits, W_1": Task("", W1, pairs=300, unseen=30),
+    "digits": Task("digits", W2, pairs=300, unseen=30, known=170, lengths=(16,)),
+    "digits, W_1": Task("digits", W1, pairs=300, unseen=30, known=170),
 }
 
 
@@ -118,52 +126,73 @@ def baselines(measures: Measures, cost: GroundCost) -> dict[str, Peer]:
     return peers | {"pixels": Scaled(between_pixels)} if measures.grid else peers
 
 
-def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None, measures: Measures) -> dict[str, Any]:
-    other = fetch.measures(task.other) if task.other else None
-    kept = measures if other is None else measures[~np.isin(measures.digests(), other.digests())]
+def collected(name: str) -> Measures:
+    """A data set of data/fetch.py, or the 1,797 small digits of scikit-learn."""
+    return Measures.from_images(load_digits().images) if name == "digits" else fetch.measures(name)
+
+
+def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None, wormhole: bool) -> dict[str, Any]:
+    measures = kept = collected(task.collection)
+    others = {name: fetch.measures(name) for name in task.others}
+    for other in others.values():
+        kept = kept[~np.isin(kept.digests(), other.digests())]
     order = np.random.default_rng(0).permutation(len(kept))
     exams = {"": Exam(kept[np.sort(order[: task.unseen])], folder / "exam", task.cost)}
-    if other is not None:
-        exams[f" on {task.other}"] = Exam(other, folder / "other", task.cost)
+    for name, other in others.items():
+        exams[f" on {name}"] = Exam(other, folder / name.replace("/", "-"), task.cost)
     collection = kept[np.sort(order[task.unseen :][: task.known])]
     few = "" if task.known is None else f"-of-{task.known}"
     store = stored(collection, folder / f"train-{task.pairs}{few}", task.pairs, task.cost)
-    rounds: dict[str, list[dict[str, float]]] = {}
+    marks: dict[str, list[dict[str, float]]] = {}
 
-    def note(name: str, between: Callable[[Measures], np.ndarray], fit_seconds: float) -> None:
+    def note(name: str, between: Callable[[Measures], np.ndarray], fit_seconds: float, used: int) -> None:
+        """The marks of a method in each exam; it used so many pairs, which took their share of the solving."""
         for where, exam in exams.items():
             started = time.perf_counter()
             predicted = between(exam.unseen)
             seconds = time.perf_counter() - started
-            marks = exam.marks(predicted) | {"fit_seconds": fit_seconds, "exam_seconds": seconds}
-            rounds.setdefault(name + where, []).append(marks)
+            costs = {
+                "pairs_used": used,
+                "fit_seconds": fit_seconds,
+                "seconds_a_measure": seconds / len(exam.unseen),
+                "distances_per_second": len(exam.pairs) / seconds,
+            }
+            marks.setdefault(name + where, []).append(exam.marks(predicted) | costs)
 
-    for seed in range(seeds):
+    def fitted(seed: int, **settings: Any) -> tuple[Embedder, float]:
         started = time.perf_counter()
         chosen = None if training is None else replace(training, seed=seed)
-        embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, training=chosen, verbose=True)
-        embedder.fit(collection, distances=store)
-        note("wembed", partial(between_vectors, embedder), time.perf_counter() - started)
+        settings = {"training": chosen, **settings}
+        embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, verbose=True, **settings)
+        return embedder.fit(collection, distances=store), time.perf_counter() - started
+
+    for seed in range(seeds):
+        embedder, seconds = fitted(seed)
+        note("wembed", partial(between_vectors, embedder), seconds, len(store))
+    for length in task.lengths:
+        shorter, seconds = fitted(0, dim=length)
+        note(f"wembed, {length:,} numbers", partial(between_vectors, shorter), seconds, len(store))
+    a_pair = embedder.learning_curve_.seconds_a_pair
     if measures.grid and task.pairs <= 20_000:
-        started = time.perf_counter()
-        theirs = Embedder(
-            order=task.cost.order,
-            encoder="dwe",
-            training=replace(training or TrainingSettings(), learning_rate=DWE_RATE),
-            verbose=True,
-        ).fit(collection, distances=store)
-        note("DWE", partial(between_vectors, theirs), time.perf_counter() - started)
-    in_coordinates = task.cost.coordinates
-    solved = Solved.of(in_coordinates(collection), store, embedder.split_)
-    for name, peer in baselines(measures, task.cost).items():
+        theirs, seconds = fitted(
+            0, encoder="dwe", training=replace(training or TrainingSettings(), learning_rate=DWE_RATE)
+        )
+        note("DWE", partial(between_vectors, theirs), seconds, len(store))
+    solved = Solved.of(task.cost.coordinates(collection), store, embedder.split_)
+    peers = baselines(measures, task.cost)
+    if wormhole and task.cost == W2:
+        took = statistics.median(found["fit_seconds"] for found in marks["wembed"])
+        peers["Wormhole"] = Wormhole(folder.parent / "wormhole", a_pair * len(store) + took)
+    for name, peer in peers.items():
         started = time.perf_counter()
         peer.fit(solved)
         seconds = time.perf_counter() - started
-        note(name, lambda unseen, peer=peer: peer.between(in_coordinates(unseen)), seconds)  # type: ignore[misc]
+        between = partial(_in_coordinates, peer, task.cost)
+        note(name, between, seconds, peer.used)
     for where, exam in exams.items():
-        rounds["floor" + where] = [exam.marks(floor(exam))]
+        marks["floor" + where] = [exam.marks(floor(exam))]
         constant = np.full(exam.between.shape, solved.train.mean())
-        rounds["mean predictor" + where] = [
+        marks["mean predictor" + where] = [
             {key: value for key, value in exam.marks(constant).items() if key != "recall_at_10"}
         ]
     return {
@@ -172,19 +201,25 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         "mean_atoms": float(measures.sizes.mean()),
         "dimension": measures.dim,
         "pairs": len(store),
+        "seconds_a_pair": a_pair,
         "mean_distance": float(exams[""].exact.mean()),
         "encoder": embedder.encoder_,
         "numbers_a_vector": embedder.dim_,
         "methods": {
-            name: {key: spread([marks[key] for marks in found]) for key in found[0]} for name, found in rounds.items()
+            name: {key: spread([one[key] for one in found]) for key in found[0]} for name, found in marks.items()
         },
     }
+
+
+def _in_coordinates(peer: Peer, cost: GroundCost, measures: Measures) -> np.ndarray:
+    return peer.between(cost.coordinates(measures))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
     parser.add_argument("--work", type=Path, default=default_work(), help="where exact distances are kept")
+    parser.add_argument("--wormhole", action="store_true", help="Wormhole as well, in an environment made for it")
     parser.add_argument("--only", choices=list(TASKS), action="append", help="this task; the others' records stay")
     chosen = parser.parse_args()
     file = RESULTS / "accuracy.json"
@@ -193,21 +228,15 @@ def main() -> None:
         if chosen.only and name not in chosen.only:
             continue
         folder = chosen.work / ("accuracy-smoke" if chosen.smoke else "accuracy") / _folder(task)
-        if chosen.smoke:
-            from sklearn.datasets import load_digits
-
-            measures = Measures.from_images(load_digits().images[:200])
-            found = sit(task, folder, 1, TrainingSettings(steps=20), measures)
-        else:
-            found = sit(task, folder, 3, None, fetch.measures(task.collection))
+        training = TrainingSettings(steps=20) if chosen.smoke else None
+        found = sit(task, folder, 1 if chosen.smoke else 3, training, chosen.wormhole)
         found["peak_megabytes"] = peak_megabytes()
         results[name] = found
         record("accuracy", __doc__ or "", results, smoke=chosen.smoke)
 
 
 def _folder(task: Task) -> str:
-    collection = (task.collection or "digits").replace("/", "-")
-    return f"{collection}-W{task.cost.order:g}"
+    return f"{task.collection.replace('/', '-')}-W{task.cost.order:g}"
 
 
 if __name__ == "__main__":

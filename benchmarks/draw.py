@@ -1,11 +1,13 @@
-"""Draw what accuracy.py and rounds.py recorded: errors on each kind of measures, and errors against time on digits."""
+"""Draw what accuracy.py and rounds.py recorded: errors on each kind of measures, against time, and against length."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 RESULTS = Path(__file__).parent / "results"
@@ -14,6 +16,7 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 STYLES = {
     "wembed": ("#0072B2", "o"),
     "DWE": ("#D55E00", "s"),
+    "Wormhole": ("#F0E442", "h"),
     "linear OT, 64 atoms": ("#009E73", "^"),
     "linear OT, 256 atoms": ("#009E73", "v"),
     "sliced Wasserstein": ("#CC79A7", "D"),
@@ -47,6 +50,78 @@ def by_kind(results: dict[str, Any]) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def against_seconds(results: dict[str, Any]) -> Figure:
+    """What each method took, its share of the solving included, and how far off it is; the same kind in one panel."""
+    kinds = [name for name in results if name.count(",") == 1 and "seconds_a_pair" in results[name]]
+    rows = -(-len(kinds) // 3)
+    figure = Figure(figsize=(11, 0.6 + 2.9 * rows), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axes, kind in zip(panels, kinds, strict=False):
+        tasks = [task for task in results if task == kind or (task.startswith(f"{kind}, ") and task.endswith("pairs"))]
+        for name, (color, marker) in STYLES.items():
+            points = [
+                (
+                    found["fit_seconds"]["median"] + results[task]["seconds_a_pair"] * found["pairs_used"]["median"],
+                    found["relative_error"]["median"],
+                )
+                for task in tasks
+                if "fit_seconds" in (found := results[task]["methods"].get(name, {}))
+            ]
+            if points:
+                axes.plot(*zip(*sorted(points), strict=True), color=color, marker=marker, markersize=6, lw=0.8)
+        axes.set_title(kind, fontsize=9)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:g} s")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        axes.grid(color="#eeeeee")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    drawn = [name for name in STYLES if any(name in results[kind]["methods"] for kind in kinds)]
+    marks = [Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], lw=0, label=name) for name in drawn]
+    figure.legend(
+        handles=[mark for mark in marks if mark.get_label() not in ("floor", "mean predictor")],
+        loc="outside upper left",
+        ncols=5,
+        frameon=False,
+        fontsize=8,
+    )
+    figure.supxlabel("solving and fitting", fontsize=9)
+    figure.supylabel("mean relative error on unseen measures", fontsize=9)
+    return figure
+
+
+def against_length(results: dict[str, Any]) -> Figure:
+    """Error and recall of wembed by the numbers in a vector, where more than one length was fitted."""
+    figure = Figure(figsize=(8, 3.2), dpi=150, layout="constrained")
+    error, recall = figure.subplots(1, 2)
+    for (color, marker), (task, found) in zip(
+        STYLES.values(), ((name, found) for name, found in results.items() if _lengths(found)), strict=False
+    ):
+        lengths = _lengths(found)
+        for axes, mark in ((error, "relative_error"), (recall, "recall_at_10")):
+            values = [found["methods"][lengths[length]][mark]["median"] for length in sorted(lengths)]
+            axes.plot(sorted(lengths), values, color=color, marker=marker, label=task)
+    for axes, title in ((error, "mean relative error"), (recall, "recall@10")):
+        axes.set_title(f"{title} on unseen measures", fontsize=9)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("numbers a vector")
+        axes.grid(color="#eeeeee")
+        axes.spines[["top", "right"]].set_visible(False)
+    error.yaxis.set_major_formatter("{x:.1%}")
+    error.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _lengths(found: dict[str, Any]) -> dict[int, str]:
+    """The methods that are wembed with vectors of some length, and its own choice, by their length."""
+    asked = [name for name in found["methods"] if re.fullmatch(r"wembed, [\d,]+ numbers", name)]
+    lengths = {int(name.split()[1].replace(",", "")): name for name in asked}
+    return lengths | {found["numbers_a_vector"]: "wembed"} if lengths else {}
 
 
 def against_time(results: dict[str, Any]) -> Figure:
@@ -84,8 +159,13 @@ def against_time(results: dict[str, Any]) -> Figure:
 
 
 def main() -> None:
-    for name, draw in (("accuracy", by_kind), ("rounds", against_time)):
-        recorded = json.loads((RESULTS / f"{name}.json").read_text())
+    for name, record, draw in (
+        ("accuracy", "accuracy", by_kind),
+        ("seconds", "accuracy", against_seconds),
+        ("lengths", "accuracy", against_length),
+        ("rounds", "rounds", against_time),
+    ):
+        recorded = json.loads((RESULTS / f"{record}.json").read_text())
         draw(recorded["results"]).savefig(PICTURES / f"{name}.png")
 
 

@@ -1,7 +1,11 @@
 """Other ways to a number that stands for W_p, each fitted to the same solved pairs: what wembed is measured against."""
 
+import subprocess
+import sys
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +19,7 @@ from wembed.transport.pairs import Split
 
 _ENOUGH = 2_000  # pairs for one scale
 FEW = 1_000  # where a pair takes long
+_WORMHOLE_MEASURES = 2_000  # more than it gets to see in some minutes
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,13 @@ class Solved:
 
 
 class Peer(Protocol):
-    """A way to predict distances: fitted once, then asked for all pairs of unseen measures."""
+    """A way to predict distances: fitted once, then asked for all pairs of unseen measures.
+
+    Attributes:
+        used: the solved pairs that it was fitted to.
+    """
+
+    used: int
 
     def fit(self, solved: Solved) -> None: ...
 
@@ -50,8 +61,10 @@ class Vectors:
     """An embedding; the baselines take their one scale from the validation pairs, as wembed takes its own."""
 
     embedding: "LinearOT | SlicedWasserstein"
+    used: int = 0
 
     def fit(self, solved: Solved) -> None:
+        self.used = len(solved.validation[:_ENOUGH])
         used, rows = np.unique(solved.validation_pairs[:_ENOUGH], return_inverse=True)
         self.embedding.fit(solved.measures[used], rows.reshape(-1, 2), solved.validation[:_ENOUGH])
 
@@ -66,8 +79,10 @@ class Scaled:
     unscaled: Callable[[Measures], np.ndarray]
     pairs: int = _ENOUGH  # that the scale is fitted to
     scale: float = 1.0
+    used: int = 0
 
     def fit(self, solved: Solved) -> None:
+        self.used = len(solved.validation[: self.pairs])
         used, rows = np.unique(solved.validation_pairs[: self.pairs], return_inverse=True)
         found, exact = (
             self.unscaled(solved.measures[used])[tuple(rows.reshape(-1, 2).T)],
@@ -77,6 +92,70 @@ class Scaled:
 
     def between(self, measures: Measures) -> np.ndarray:
         return self.scale * self.unscaled(measures)
+
+
+@dataclass
+class Wormhole:
+    """Wasserstein Wormhole with its defaults, trained on CPU JAX in an environment that is made for it.
+
+    It solves its own pairs, with Sinkhorn, so that it is given as many seconds as another method took for all.
+
+    Attributes:
+        folder: where the environment and the files that pass to and fro are kept.
+        seconds: of training, compilation included; to load its libraries comes on top.
+        scale: brings its distances to the unit of the data.
+    """
+
+    folder: Path
+    seconds: float
+    scale: float = 1.0
+    used: int = 0
+
+    def fit(self, solved: Solved) -> None:
+        self.used = len(solved.validation[:_ENOUGH])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._python.exists():
+            venv.create(self._python.parents[1], with_pip=True)
+        if self._ran("-c", "import wassersteinwormhole") != 0:
+            self._run("-m", "pip", "install", "--quiet", "wassersteinwormhole>=0.3.7,<0.4", "jax[cpu]")
+        used = np.unique(solved.train_pairs)
+        some = np.random.default_rng(0).permutation(used)[:_WORMHOLE_MEASURES]
+        self._write(solved.measures[np.sort(some)], "known.npz")
+        self._run(*self._call("train", "--seconds", f"{self.seconds:.0f}"))
+        used, rows = np.unique(solved.validation_pairs[:_ENOUGH], return_inverse=True)
+        vectors, exact = self._vectors(solved.measures[used]), solved.validation[:_ENOUGH]
+        found = distances_between(vectors, vectors)[tuple(rows.reshape(-1, 2).T)]
+        self.scale = float((found @ exact) / (found @ found))
+
+    def between(self, measures: Measures) -> np.ndarray:
+        vectors = self._vectors(measures)
+        return self.scale * distances_between(vectors, vectors)
+
+    def _vectors(self, measures: Measures) -> np.ndarray:
+        self._write(measures, "asked.npz")
+        self._run(*self._call("encode", "--measures", str(self.folder / "asked.npz"), "--out", str(self._out)))
+        return np.asarray(np.load(self._out), dtype=np.float32)
+
+    def _write(self, measures: Measures, name: str) -> None:
+        np.savez(self.folder / name, points=measures.points(), weights=measures.weights, offsets=measures.offsets)
+
+    def _call(self, verb: str, *options: str) -> list[str]:
+        files = ["--known", str(self.folder / "known.npz"), "--weights", str(self.folder / "weights.msgpack")]
+        return [str(Path(__file__).with_name("wormhole.py")), verb, *files, *options]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run([self._python, *arguments], check=True, stdout=sys.stderr)
+
+    def _ran(self, *arguments: str) -> int:
+        return subprocess.run([self._python, *arguments], stderr=subprocess.DEVNULL).returncode
+
+    @property
+    def _python(self) -> Path:
+        return self.folder / "environment" / "bin" / "python"
+
+    @property
+    def _out(self) -> Path:
+        return self.folder / "vectors.npy"
 
 
 def between_pixels(images: Measures) -> np.ndarray:
@@ -108,8 +187,10 @@ class SlicedBounds:
     """W regressed linearly on lower and upper bounds that slices and means give: RG."""
 
     regression: LinearRegression = field(default_factory=lambda: LinearRegression(positive=True))
+    used: int = 0
 
     def fit(self, solved: Solved) -> None:
+        self.used = len(solved.train[:FEW])
         used, rows = np.unique(solved.train_pairs[:FEW], return_inverse=True)
         columns = self._bounds(solved.measures[used])[:, *rows.reshape(-1, 2).T]
         self.regression.fit(columns.T, solved.train[:FEW])

@@ -49,12 +49,21 @@ def accuracy() -> str:
 def kinds() -> str:
     """Relative error and recall of each method, a row for each kind of measures."""
     results = recorded("accuracy")["results"]
-    names = ["wembed", "DWE", "linear OT, 64 atoms", "linear OT, 256 atoms", "sliced Wasserstein", "RG", "Gelbrich"]
+    names = [
+        "wembed",
+        "DWE",
+        "Wormhole",
+        "linear OT, 64 atoms",
+        "linear OT, 256 atoms",
+        "sliced Wasserstein",
+        "RG",
+        "Gelbrich",
+    ]
     names += ["centroids", "floor"]
     rows = [f"| unseen measures of | encoder, numbers | {' | '.join(names)} |", "|---|---|" + "--:|" * len(names)]
     for task, found in results.items():
         everywhere = found["methods"]
-        for where in sorted({name.removeprefix("wembed") for name in everywhere if name.startswith("wembed")}):
+        for where in sorted({name.removeprefix("wembed") for name in everywhere if re.match(r"wembed( on |$)", name)}):
             cells = []
             for name in names:
                 marks = everywhere.get(name + where)

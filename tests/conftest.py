@@ -28,7 +28,7 @@ def quick() -> wembed.TrainingSettings:
 def fitted(
     some_digits: wembed.Measures, digit_store: wembed.DistanceStore, quick: wembed.TrainingSettings
 ) -> wembed.Embedder:
-    return wembed.Embedder(training=quick).fit(some_digits, distances=digit_store)
+    return wembed.Embedder(encoder="quantiles", training=quick).fit(some_digits, distances=digit_store)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,14 @@ def clouds(seed: int, count: int = 40, atoms: int = 7, dim: int = DIM) -> Measur
     return Measures.from_point_clouds(points, [rng.uniform(0.1, 1, len(cloud)) for cloud in points])
 
 
-@pytest.fixture(scope="module", params=["quantiles", "transport", "sinkhorn"])
+def bags() -> Measures:
+    """Five words of 300 each, in twelve dimensions."""
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(300, 12))
+    return Measures.from_point_clouds([words[rng.choice(300, 5, replace=False)] for _ in range(120)])
+
+
+@pytest.fixture(scope="module", params=["quantiles", "transport", "sinkhorn", "linear"])
 def encoder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -87,14 +94,11 @@ def test_vectors_have_the_length_that_is_asked_for(encoder: str, order: int, tmp
 
 @pytest.mark.parametrize("encoder", ["transport", "sinkhorn"])
 def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encoder: str) -> None:
-    rng = np.random.default_rng(0)
-    words = rng.normal(size=(300, 12))
-    bags = Measures.from_point_clouds([words[rng.choice(300, 5, replace=False)] for _ in range(120)])
-    errors = {}
+    measures, errors = bags(), {}
     for name in ("quantiles", encoder):
         settings = TrainingSettings(steps=30)
-        embedder = Embedder(encoder=name, pairs=2_000, training=settings, n_jobs=1).fit(bags)
-        report = wembed.evaluate(embedder, bags[embedder.split_.test], pairs=60, queries=0, n_jobs=1)
+        embedder = Embedder(encoder=name, pairs=2_000, training=settings, n_jobs=1).fit(measures)
+        report = wembed.evaluate(embedder, measures[embedder.split_.test], pairs=60, queries=0, n_jobs=1)
         errors[name] = report.errors["wembed"].relative_error
     assert errors[encoder] < 0.75 * errors["quantiles"]
 
@@ -105,6 +109,27 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
     errors = [error for _, error in wild.history_]
     assert errors[0] < 0.35 * wild.mean_distance_
     assert min(errors) <= errors[0]
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(learns: bool, tmp_path: Path) -> None:
+    planar = not learns  # where too little is learned, slices say less than optimal maps
+    measures = clouds(0, count=250, atoms=30, dim=2) if planar else bags()
+    suits = "quantiles" if planar else "sinkhorn"
+    settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
+    found = {
+        encoder: Embedder(encoder=encoder, pairs=2_000, training=settings, n_jobs=1).fit(measures)
+        for encoder in ("auto", "linear", suits)
+    }
+    errors = {encoder: embedder.learning_curve_.rounds[-1].error for encoder, embedder in found.items()}
+    assert errors["auto"] == pytest.approx(min(errors["linear"], errors[suits]))
+    chosen = found["auto"]
+    assert chosen.encoder_ == (suits if learns else "linear")
+    assert chosen.dim_ == found[chosen.encoder_].dim_
+    chosen.save(tmp_path)
+    loaded = wembed.load(tmp_path)
+    assert (loaded.encoder_, loaded.dim_, loaded.history_) == (chosen.encoder_, chosen.dim_, chosen.history_)
+    np.testing.assert_array_equal(loaded.transform(measures[:9]), chosen.transform(measures[:9]))
 
 
 @pytest.mark.parametrize("softness", [1e-3, 1.0, 1e3])

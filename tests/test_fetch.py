@@ -281,6 +281,31 @@ def test_cities_become_countries_and_regions(registry, monkeypatch):
 # What goes wrong is said in one sentence, with exit status 2
 
 
+def test_cells_become_patches_of_the_cells_most_like_each(registry, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    places = np.concatenate([np.arange(40.0), 1000 + np.arange(40.0)])
+    atlas = io.BytesIO()
+    with h5py.File(atlas, "w") as file:
+        file["obsm"] = np.array([((place, 0.0),) for place in places], dtype=[("X_pca", "<f4", (2,))])
+        file["obs"] = np.array([(i // 40,) for i in range(80)], dtype=[("bulk_labels", "i1")])
+        file["uns/bulk_labels_categories"] = np.array([b"T", b"B"])
+    registry.offer(monkeypatch, "cells", zipped({"scanpy/datasets/10x_pbmc68k_reduced.h5ad": atlas.getvalue()}))
+    folder = fetch.fetch("cells")
+    patches = wembed.read(folder / "cells.npz")
+    assert (patches.sizes == 32).all()
+    assert patches.weights == pytest.approx(1 / 32)
+    assert sorted(patches[0].support[:, 0]) == list(range(32))
+    assert (np.abs(patches.centroids()[:, 0] - np.repeat([19.5, 1019.5], 40)) <= 4).all()
+    assert pq.read_table(folder / "kinds.parquet")["kind"].to_pylist() == ["T"] * 40 + ["B"] * 40
+
+
+def test_cells_without_what_reads_them_are_a_sentence(registry, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    registry.offer(monkeypatch, "cells", zipped({"scanpy/datasets/10x_pbmc68k_reduced.h5ad": b""}))
+    with pytest.raises(fetch.FetchError, match="pip install h5py"):
+        fetch.fetch("cells")
+
+
 def test_an_unknown_name_is_refused_with_the_choices(capsys):
     assert fetch.main(["mnits"]) == 2
     assert "no data set 'mnits'; choose from mnist, quickdraw" in capsys.readouterr().err

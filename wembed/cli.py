@@ -132,7 +132,10 @@ def fit(
         typer.Option(help="Length of the vectors; by default what suits the encoder."),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="quantiles, transport or sinkhorn; dwe, for images; auto takes what suits the measures.")
+        str,
+        typer.Option(
+            help="quantiles, transport, sinkhorn or linear; dwe, for images; auto takes what suits the measures."
+        ),
     ] = "auto",
     steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="A torch device, such as cpu or cuda.")] = "cpu",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import Report, compare, score
+from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
@@ -37,6 +39,7 @@ _FORMAT = 3
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
+_COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -47,14 +50,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
-            other two as many as the maps have.
+            others as many as the maps have.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
             references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference; "dwe",
-            the network of the method's paper, for images; or "auto": quantiles on a line and in the plane;
-            transport where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where
-            measures have few atoms.
+            the network of the method's paper, for images; "linear", linear optimal transport to one reference, with
+            nothing learned; or "auto": quantiles on a line and in the plane; transport where there are fewer than 200
+            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms; and without a
+            `dim`, linear where that is closer to validation pairs than what was learned.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
@@ -69,7 +73,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         dim_: length of the vectors.
         split_: which measures were for training, validation and test.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
-        history_: validation error (root mean square, in data units) by training step.
+        history_: validation error (root mean square, in data units) by training step; empty where nothing learned was
+            kept.
         mean_distance_: mean W_p of the training pairs.
         pairs_used_: pairs that were trained on, and validated on.
         errors_: the report of the last `evaluate`, as numbers; None before.
@@ -147,6 +152,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
             self._learn(measures, solved, own)
             error, per_measure = self._calibrate(measures, solved)
+            if self.encoder == "auto" and self.dim is None and self._prefer_linear(measures, solved):
+                error, per_measure = self._calibrate(measures, solved)
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
 
@@ -328,10 +335,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _learn(self, measures: Measures, solved: Solved, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
         cost = GroundCost(self.metric, self.order)
+        members = self._members(measures, solved.split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            some = np.random.default_rng([self.random_state, 6]).permutation(len(solved.split.train))[:_KNOWN]
-            members = measures[solved.split.train[np.sort(some)]]
             name = suited(cost, members) if self.encoder == "auto" else self.encoder
             encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
@@ -375,6 +381,24 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
         self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
+
+    def _members(self, measures: Measures, split: Split) -> Measures:
+        """The training measures that an encoding is built from: all of them, or some of many."""
+        some = np.random.default_rng([self.random_state, 6]).permutation(len(split.train))[:_KNOWN]
+        return measures[split.train[np.sort(some)]]
+
+    def _prefer_linear(self, measures: Measures, solved: Solved) -> bool:
+        """Take linear optimal transport in place of what was learned if it is closer to some validation pairs."""
+        plain, learned, few = copy(self), copy(self), solved.checked_by(_COMPARED)
+        plain._encoding = LinearEncoding.build(
+            self.cost, self._members(measures, solved.split), None, self.random_state
+        )
+        plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
+        error = plain._calibrate(measures, few)[0]
+        if error >= learned._calibrate(measures, few)[0]:
+            return False
+        self.__dict__.update(vars(plain))
+        return True
 
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
         pairs, exact, digest = store.read()

@@ -92,6 +92,14 @@ class Solved:
             total=round(share * self.total),
         )
 
+    def checked_by(self, most: int) -> "Solved":
+        """With no more than so many validation pairs."""
+        return replace(
+            self,
+            validation_pairs=self.validation_pairs[:most],
+            validation_distances=self.validation_distances[:most],
+        )
+
 
 @runtime_checkable
 class Source(Protocol):

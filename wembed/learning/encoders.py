@@ -7,7 +7,7 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder"]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder"]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
@@ -37,17 +37,12 @@ class PerceptronEncoder(nn.Module):
     def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
         """Set the starting point from the features of the training measures."""
         known = torch.from_numpy(features)
-        centred = known - known.mean(dim=0)
-        covariance = centred.T.double() @ centred.double()
-        _, vectors = torch.linalg.eigh(covariance)
-        dim = self.linear.out_features
-        principal = vectors.flip(1)[:, :dim].T
-        signs = torch.sign(principal.gather(1, principal.abs().argmax(dim=1, keepdim=True)))  # LAPACK leaves it open
+        principal = _principal_axes(known, self.linear.out_features)
         with torch.no_grad():
             self.centre.copy_(known.mean(dim=0))
-            self.scale.copy_(centred.std().clamp_min(1e-3))  # in units of a typical distance: below is rounding
+            self.scale.copy_((known - self.centre).std().clamp_min(1e-3))  # of a typical distance: below is rounding
             self.linear.weight.zero_()
-            self.linear.weight[: len(principal)] = (principal * signs).float()
+            self.linear.weight[: len(principal)] = principal
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Vectors (n, dim) of features (n, features)."""
@@ -59,6 +54,29 @@ class PerceptronEncoder(nn.Module):
         """What the perceptron makes of the features before its last layer (n, width)."""
         units: torch.Tensor = self.perceptron[:-1]((features - self.centre) / self.scale)
         return units
+
+
+class ProjectionEncoder(nn.Module):
+    """The features as they are, or their principal components where fewer numbers are wanted. Nothing is learned."""
+
+    axes: torch.Tensor
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        self.whole = dim == features
+        if not self.whole:
+            self.register_buffer("axes", torch.zeros(dim, features))
+
+    def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
+        """Find the axes of most variance from the features of the training measures."""
+        if not self.whole:
+            principal = _principal_axes(torch.from_numpy(features), len(self.axes))
+            self.axes[: len(principal)] = principal
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, dim) of features (n, features)."""
+        projected: torch.Tensor = features if self.whole else features @ self.axes.T
+        return projected
 
 
 class AuxiliaryHead(nn.Module):
@@ -122,3 +140,13 @@ class DWEEncoder(nn.Module):
         """Vectors (n, dim) of images (n, h, w)."""
         vectors: torch.Tensor = self.network(images[:, None])
         return vectors
+
+
+def _principal_axes(features: torch.Tensor, most: int) -> torch.Tensor:
+    """The orthonormal directions of most variance, largest first."""
+    centred = features.double() - features.mean(dim=0).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    principal = vectors.flip(1)[:, :most].T
+    signs = torch.sign(principal.gather(1, principal.abs().argmax(dim=1, keepdim=True)))  # LAPACK leaves it open
+    axes: torch.Tensor = (principal * signs).float()
+    return axes

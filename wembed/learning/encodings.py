@@ -10,7 +10,7 @@ from wembed.errors import SettingError
 from wembed.learning.encoders import DWEEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import Pixels
-from wembed.learning.geometric import QuantileEncoding, TransportEncoding
+from wembed.learning.geometric import LinearEncoding, QuantileEncoding, TransportEncoding
 from wembed.learning.losses import squared_distance_error
 from wembed.learning.sinkhorn import SinkhornEncoding
 from wembed.measures import Measures
@@ -67,7 +67,8 @@ class PixelEncoding(Encoding):
 
 
 ENCODINGS: dict[str, type[Encoding]] = {
-    encoding.kind: encoding for encoding in (QuantileEncoding, TransportEncoding, SinkhornEncoding, PixelEncoding)
+    encoding.kind: encoding
+    for encoding in (QuantileEncoding, TransportEncoding, SinkhornEncoding, PixelEncoding, LinearEncoding)
 }
 
 

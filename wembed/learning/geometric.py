@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from wembed.errors import MeasureError
 from wembed.learning.augmentation import distorted
-from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder
+from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
 from wembed.learning.losses import distance_error, suited_loss
@@ -19,13 +19,12 @@ from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, work_of
 
-__all__ = ["GeometricEncoding", "QuantileEncoding", "TransportEncoding"]
+__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
 _COPY_BYTES = 400_000_000
 _REFERENCE_ATOMS = 64
-_REFERENCES = 4
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
@@ -83,7 +82,8 @@ class GeometricEncoding(Encoding):
 class _FeatureEncoding(GeometricEncoding):
     """Features of the centred measure, and a perceptron that learns what they miss."""
 
-    module: PerceptronEncoder
+    module: PerceptronEncoder | ProjectionEncoder
+    network: ClassVar[type[PerceptronEncoder | ProjectionEncoder]] = PerceptronEncoder
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _FeatureEncoding(GeometricEncoding):
         self.features = features
         size = features.size + (0 if self.exact_dim else len(centre))
         self.dim = size + self.exact_dim if dim is None else dim
-        self.module = PerceptronEncoder(size, self.dim - self.exact_dim)
+        self.module = self.network(size, self.dim - self.exact_dim)
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -124,6 +124,7 @@ class QuantileEncoding(_FeatureEncoding):
 
     kind = "quantiles"
     features: SlicedQuantiles
+    module: PerceptronEncoder
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "QuantileEncoding":
@@ -197,11 +198,13 @@ class TransportEncoding(_FeatureEncoding):
     learning_rate = 1e-3
     waits_from = 400
     features: LinearTransport
+    reference_atoms: ClassVar[int] = _REFERENCE_ATOMS
+    references: ClassVar[int] = 4
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        features = LinearTransport.build(placed, _REFERENCE_ATOMS, seed, _REFERENCES)
+        features = LinearTransport.build(placed, cls.reference_atoms, seed, cls.references)
         return cls(cost, features, centre, dim, places)
 
     @classmethod
@@ -218,6 +221,16 @@ class TransportEncoding(_FeatureEncoding):
 
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
+
+
+class LinearEncoding(TransportEncoding):
+    """Linear optimal transport to one reference of many atoms, as it is: the best that can be had without learning."""
+
+    kind = "linear"
+    waits_from = 200
+    network = ProjectionEncoder
+    reference_atoms = 256
+    references = 1
 
 
 def _principal(rows: Float32[np.ndarray, "n t"], most: int) -> Float32[np.ndarray, "n k"]:

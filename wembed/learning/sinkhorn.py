@@ -1,4 +1,4 @@
-"""Linear optimal transport to a reference that is learned, its maps found by Sinkhorn's iterations."""
+"""Linear optimal transport to a learned reference, its maps found by Sinkhorn's iterations, and covariances beside."""
 
 import math
 from collections.abc import Mapping
@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
+from scipy.optimize import nnls
 from torch import nn
 
 from wembed.euclidean import distances_of_pairs
 from wembed.learning.geometric import GeometricEncoding
+from wembed.learning.roots import CovarianceRoots
 from wembed.learning.training import Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -20,6 +22,9 @@ __all__ = ["SinkhornEncoder", "SinkhornEncoding"]
 
 _ATOMS = 256  # of the reference
 _MOST_NUMBERS = 16_384  # in a vector whose length is not given: fewer reference atoms where dimensions are many
+_ROOT_AXES = 50  # of a covariance
+_ROOTS = (0.375, 0.5)  # of covariances; for euclidean W_2 the latter is enough
+_LEAST_SHARE = 1e-4  # of a part in squared distances at the start, so that training may find a use for it
 _MOST_ENTRIES = 1 << 14  # in a coupling: what a step of training takes in time and memory
 _LOG_ITERATIONS = 3
 _ITERATIONS = 10
@@ -32,37 +37,56 @@ _TINY = 1e-9
 
 
 class SinkhornEncoder(nn.Module):
-    """Where an entropic optimal coupling (Cuturi 2013) sends each atom of a reference of equal masses.
+    """Where an entropic optimal coupling (Cuturi 2013) sends each atom of a reference of equal masses, and covariances.
 
-    The reference is learned, and so is, by two small perceptrons that start at nothing, what an atom shows to it and
-    what is carried to it. Vectors are the barycentric projections, scaled so that their Euclidean distance is that of
-    linear optimal transport at the start; a linear map may make them shorter.
+    The reference is learned, and so is, by small perceptrons that start at nothing, what an atom shows to it, what is
+    carried to it, and what the covariance is taken of. Vectors are the barycentric projections, roots of the
+    covariance, and the centroid where it does not stand beside them, each with a factor that is fitted before training
+    and then learned; a linear map may make them shorter.
     """
 
-    def __init__(self, dim: int, atoms: int, *, centred: bool, out: int | None = None, width: int = 256) -> None:
+    def __init__(
+        self,
+        dim: int,
+        atoms: int,
+        *,
+        centred: bool,
+        roots: tuple[float, ...] = _ROOTS,
+        out: int | None = None,
+        width: int = 256,
+    ) -> None:
         super().__init__()
-        self.centred = centred  # else the centroid stands beside the projections
+        self.centred = centred  # else the centroid is a part of the vector
         self.reference = nn.Parameter(torch.zeros(atoms, dim))
         self.log_softness = nn.Parameter(torch.zeros(()))
-        self.log_scale = nn.Parameter(torch.zeros(()))
         self.key, self.value = _starting_at_nothing(dim, width), _starting_at_nothing(dim, width)
-        size = atoms * dim + (0 if centred else dim)
-        self.shorten = None if out is None else nn.Linear(size, out, bias=False)
+        self.roots = CovarianceRoots(dim, _ROOT_AXES, roots, _starting_at_nothing(dim, width))
+        self.log_scales = nn.Parameter(torch.zeros(1 + len(roots) + (not centred)))
+        self.size = atoms * dim + self.roots.size + (0 if centred else dim)
+        self.shorten = None if out is None else nn.Linear(self.size, out, bias=False)
 
     def forward(self, atoms: torch.Tensor) -> torch.Tensor:
         """Vectors (n, size) of measures (n, most atoms, dim + 1): points, and weights, 0 where there is no atom."""
         if torch.is_grad_enabled():
-            vectors = self.projections(atoms)
-            return vectors if self.shorten is None else self.shorten(vectors)
+            return self._joined(atoms)
         rows = max(1, _BLOCK_NUMBERS // (len(self.reference) * max(1, atoms.shape[1])))
-        blocks = [self.projections(atoms[start : start + rows]) for start in range(0, max(1, len(atoms)), rows)]
-        return torch.cat(blocks if self.shorten is None else [self.shorten(block) for block in blocks])
+        return torch.cat([self._joined(atoms[start : start + rows]) for start in range(0, max(1, len(atoms)), rows)])
 
-    def projections(self, atoms: torch.Tensor) -> torch.Tensor:
-        """Vectors before they are made shorter."""
+    def _joined(self, atoms: torch.Tensor) -> torch.Tensor:
+        scales = self.log_scales.exp()
+        vectors = torch.cat([part * scale for part, scale in zip(self.parts(atoms), scales, strict=True)], dim=1)
+        return vectors if self.shorten is None else self.shorten(vectors)
+
+    def parts(self, atoms: torch.Tensor) -> list[torch.Tensor]:
+        """What the vectors are made of, before it is scaled."""
         points, weights = atoms[..., :-1], atoms[..., -1:]
         centroids = (points * weights).sum(dim=1, keepdim=True)
         points = points - centroids
+        found = [self.projections(points, weights), *self.roots(points, weights)]
+        return found if self.centred else [*found, centroids[:, 0]]
+
+    def projections(self, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Where centred points are sent to, in mean, from each atom of the reference."""
         shown = points + self.key(points)
         affinity = torch.einsum("kd,nad->nka", 2 * _REACH * self.reference, shown) / self.log_softness.exp()
         kernel = (affinity + _potentials(affinity.detach(), weights)).exp()
@@ -72,12 +96,10 @@ class SinkhornEncoder(nn.Module):
             columns = weights / (torch.bmm(kernel.transpose(1, 2), rows) / len(self.reference) + _TINY)
         coupling = kernel * columns.transpose(1, 2)
         coupling = coupling / (coupling.sum(dim=2, keepdim=True) + _TINY)
-        sent = torch.bmm(coupling, points + self.value(points)).flatten(1) / math.sqrt(len(self.reference))
-        sent = sent * self.log_scale.exp()
-        return sent if self.centred else torch.cat([sent, centroids[:, 0]], dim=1)
+        return torch.bmm(coupling, points + self.value(points)).flatten(1) / math.sqrt(len(self.reference))
 
     def start_from(self, atoms: torch.Tensor, examples: Examples, seed: int) -> None:
-        """Draw the reference from the normal law of the atoms, and fit softness and scale to exact distances."""
+        """Draw the reference from the normal law of the atoms, and fit softness and factors to exact distances."""
         points, weights = atoms[..., :-1], atoms[..., -1:]
         centred = points - (points * weights).sum(dim=1, keepdim=True)
         covariance = torch.einsum("nad,nae->de", centred * weights, centred) / len(atoms)
@@ -88,26 +110,30 @@ class SinkhornEncoder(nn.Module):
         used, place = np.unique(pairs, return_inverse=True)
         tried, place = torch.from_numpy(examples.features[0, used]), place.reshape(-1, 2)
         beside = examples.exact_part[pairs[:, 0]] - examples.exact_part[pairs[:, 1]]
-        wanted = np.sqrt((np.square(exact) - np.square(beside).sum(axis=1)).clip(0))
-        errors, scales = [], []
-        shorten, self.shorten = self.shorten, None
+        wanted = (np.square(exact) - np.square(beside).sum(axis=1)).clip(0)
+        weight = 1 / np.maximum(exact, _LEAST_SHARE)  # errors of squares, over what they are squares of
+        fits = []
         with torch.no_grad():
+            self.roots.start_from(covariance)
             self.reference.copy_(torch.from_numpy(drawn).float() @ spread.float() / _REACH)
             for softness in _SOFTNESS:
                 self.log_softness.fill_(math.log(softness))
-                found = distances_of_pairs(self(tried).numpy(), place)
-                scales.append(float(found @ wanted) / max(float(found @ found), np.finfo(float).tiny))
-                errors.append(float(np.square(scales[-1] * found - wanted).sum()))
-            best = int(np.argmin(errors))
-            self.log_softness.fill_(math.log(_SOFTNESS[best]))
-            self.log_scale.fill_(math.log(scales[best] or 1.0))
-            if shorten is not None:
+                squares = [np.square(distances_of_pairs(part.numpy(), place)) for part in self.parts(tried)]
+                columns = np.stack(squares, axis=1, dtype=np.float64)
+                sizes = columns.mean(axis=0).clip(np.finfo(float).tiny)
+                shares, error = nnls(columns / sizes * weight[:, None], wanted * weight)
+                fits.append((error, softness, np.maximum(shares, _LEAST_SHARE * exact.mean() ** 2) / sizes))
+            _, softness, factors = min(fits, key=lambda fit: fit[0])
+            self.log_softness.fill_(math.log(softness))
+            self.log_scales.copy_(torch.from_numpy(np.log(factors.clip(1e-12, 1e12)) / 2))
+            if self.shorten is not None:
                 some = np.sort(np.random.default_rng([seed, 8]).permutation(len(atoms))[:_PRINCIPAL_MEASURES])
+                shorten, self.shorten = self.shorten, None
                 vectors = self(atoms[torch.from_numpy(some)])
+                self.shorten = shorten
                 _, _, axes = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
                 shorten.weight.zero_()
                 shorten.weight[: len(axes)] = axes[: len(shorten.weight)]
-        self.shorten = shorten
 
 
 def _potentials(affinity: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -144,8 +170,10 @@ class SinkhornEncoding(GeometricEncoding):
         super().__init__(cost, centre, dim, places)
         self.seed = seed
         short = None if dim is None else dim - self.exact_dim
-        self.module = SinkhornEncoder(len(centre), atoms, centred=bool(self.exact_dim), out=short)
-        self.dim = (atoms + 1) * len(centre) if dim is None else dim
+        centred = bool(self.exact_dim)
+        roots = _ROOTS[1:] if cost.splits_translation else _ROOTS
+        self.module = SinkhornEncoder(len(centre), atoms, centred=centred, roots=roots, out=short)
+        self.dim = self.module.size + self.exact_dim if dim is None else dim
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "SinkhornEncoding":

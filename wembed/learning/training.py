@@ -143,6 +143,8 @@ def train(
 ) -> list[tuple[int, float]]:
     """Train an encoder in place and leave it in its best state on the validation pairs, the start included.
 
+    An encoder without parameters is left as it is.
+
     Args:
         encoder: maps a batch of features to vectors.
         examples: features, pairs and distances.
@@ -173,8 +175,6 @@ def train(
     distances = torch.from_numpy(examples.train_distances).float().to(device)
     steps, peak = settings.steps or 1, settings.learning_rate or 0.0
     every = max(1, -(-steps // settings.checks))
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
-    batches = _Batches(len(pairs), batch_pairs, settings.seed)
 
     def squared_distances(rows: torch.Tensor, copy: int = 0) -> torch.Tensor:
         measures, place = torch.unique(rows, return_inverse=True)
@@ -196,6 +196,10 @@ def train(
         encoder.train()
         return math.sqrt(total / len(examples.validation_pairs))
 
+    if not list(encoder.parameters()):
+        return [(0, validation_error())]  # there is nothing to train
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    batches = _Batches(len(pairs), batch_pairs, settings.seed)
     identity = {
         **asdict(settings),
         "loss": loss.__name__,
