@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, default_work, peak_megabytes, record, spread
+from common import RESULTS, commit, default_work, peak_megabytes, record, spread
 from digits import W2, Exam, stored
 from peers import (
     FEW,
@@ -64,7 +64,7 @@ class Task:
     lengths: tuple[int, ...] = ()
 
 
-LENGTHS = (64, 256, 1_024, 4_096)
+LENGTHS = (64, 256, 1_024)
 W1 = GroundCost(order=1)
 SPHERE = GroundCost("great-circle-degrees", 1)
 TASKS = {
@@ -230,7 +230,7 @@ def main() -> None:
         folder = chosen.work / ("accuracy-smoke" if chosen.smoke else "accuracy") / _folder(task)
         training = TrainingSettings(steps=20) if chosen.smoke else None
         found = sit(task, folder, 1 if chosen.smoke else 3, training, chosen.wormhole)
-        found["peak_megabytes"] = peak_megabytes()
+        found |= {"peak_megabytes": peak_megabytes(), "date": time.strftime("%Y-%m-%d"), "commit": commit()}
         results[name] = found
         record("accuracy", __doc__ or "", results, smoke=chosen.smoke)
 

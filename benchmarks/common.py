@@ -45,7 +45,7 @@ def record(name: str, question: str, results: dict[str, Any], *, smoke: bool) ->
     content = {
         "question": question,
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "results": results,
     }
@@ -80,13 +80,20 @@ def peak_megabytes() -> float:
     return max(own, children) / 1024
 
 
-def _commit() -> str | None:
-    """The commit that is measured, with a + where files differ from it; None outside a repository."""
-    asked = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+def commit() -> str | None:
+    """The commit that is measured, with a + where code differs from it; None outside a repository."""
+    root = str(RESULTS.parents[1])
     try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        name, changed = (
+            subprocess.run(["git", "-C", root, *asked], capture_output=True, text=True, check=True).stdout.strip()
+            for asked in (
+                ["rev-parse", "--short", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", "wembed", "benchmarks/*.py", "data/*.py"],
+            )
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return name + ("+" if changed else "")
 
 
 def _lines(file: str) -> list[str]:

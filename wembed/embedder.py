@@ -54,11 +54,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
-            references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference; "dwe",
-            the network of the method's paper, for images; "linear", linear optimal transport to one reference, with
-            nothing learned; or "auto": quantiles on a line and in the plane; transport where there are fewer than 200
-            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms; and without a
-            `dim`, linear where that is closer to validation pairs than what was learned.
+            references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference, and
+            roots of the covariance; "dwe", the network of the method's paper, for images; "linear", linear optimal
+            transport to one reference, with nothing learned; or "auto": quantiles on a line and in the plane; transport
+            where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where measures
+            have few atoms; and without a `dim`, linear where that is closer to validation pairs than what was learned.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
