@@ -59,7 +59,8 @@ def against_seconds(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 0.6 + 2.9 * rows), dpi=150, layout="constrained")
     panels = figure.subplots(rows, 3, squeeze=False).ravel()
     for axes, kind in zip(panels, kinds, strict=False):
-        tasks = [task for task in results if task == kind or (task.startswith(f"{kind}, ") and task.endswith("pairs"))]
+        more = [task for task in results if task.startswith(f"{kind}, ") and task.endswith("pairs")]
+        tasks = [task for task in (kind, *more) if "seconds_a_pair" in results[task]]
         for name, (color, marker) in STYLES.items():
             points = [
                 (

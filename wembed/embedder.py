@@ -374,7 +374,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 checkpoint,
                 lambda step, steps, _: show(step, steps),
             )
-        self._encoding, self._unit, self._scale = encoding, unit, 1.0
+        self._encoding, self._unit = encoding, unit
         self.encoder_, self.dim_ = name, encoding.dim
         self.split_ = solved.split
         self.history_ = [(step, error * unit) for step, error in history]
@@ -388,14 +388,21 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return measures[split.train[np.sort(some)]]
 
     def _prefer_linear(self, measures: Measures, solved: Solved) -> bool:
-        """Take linear optimal transport in place of what was learned if it is closer to some validation pairs."""
+        """Take linear optimal transport in place of what was learned if it is closer to some validation pairs.
+
+        By more than chance, that is: the mean of the differences of their errors has to be twice its standard error, as
+        if each measure gave one difference, for pairs that share a measure are not independent.
+        """
         plain, learned, few = copy(self), copy(self), solved.checked_by(_COMPARED)
         plain._encoding = LinearEncoding.build(
             self.cost, self._members(measures, solved.split), None, self.random_state
         )
         plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
-        error = plain._calibrate(measures, few)[0]
-        if error >= learned._calibrate(measures, few)[0]:
+        exact = few.validation_distances
+        apart = exact > 0
+        off = [np.abs(one._scaled(measures, few)[0] - exact)[apart] / exact[apart] for one in (learned, plain)]
+        gains = off[0] - off[1]
+        if gains.sum() <= 2 * gains.std() * len(gains) / len(np.unique(few.validation_pairs)) ** 0.5:
             return False
         self.__dict__.update(vars(plain))
         return True
@@ -411,15 +418,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def _calibrate(self, measures: Measures, solved: Solved) -> tuple[float, float]:
         """Fit the scale; return the mean relative error on the validation pairs and the seconds to encode a measure."""
+        predicted, seconds = self._scaled(measures, solved)
+        return score(predicted, solved.validation_distances, self.order).relative_error, seconds
+
+    def _scaled(self, measures: Measures, solved: Solved) -> tuple[Float64[np.ndarray, " v"], float]:
+        """Fit the scale; return the predicted distances of validation pairs, and the seconds to encode a measure."""
+        self._scale = 1.0
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         started = time.perf_counter()
         vectors, pairs = self.transform(measures[used]), place.reshape(-1, 2)
         seconds = (time.perf_counter() - started) / len(used)
         learned = self._encoding.dim - self._encoding.exact_dim
         free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
-        exact = solved.validation_distances
-        self._scale = fitted_scale(free, fixed, exact)
-        return score(np.hypot(self._scale * free, fixed), exact, self.order).relative_error, seconds
+        self._scale = fitted_scale(free, fixed, solved.validation_distances)
+        return np.hypot(self._scale * free, fixed), seconds
 
     def _seconds_a_pair(self, measures: Measures, solved: Solved, source: Source) -> float:
         """Of an exact solve, all processes together: as those of the fit took, or as a few take now."""
