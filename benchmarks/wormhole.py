@@ -27,7 +27,7 @@ class Clock:
         started = time.perf_counter()
         for step in range(self.steps):
             if step and time.perf_counter() - started > self.seconds:
-                print(f"{step} steps in {time.perf_counter() - started:.1f} s", flush=True)
+                print(f"steps: {step} in {time.perf_counter() - started:.1f} s", flush=True)
                 return
             yield step
 
