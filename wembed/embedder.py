@@ -35,7 +35,7 @@ from wembed.transport.store import DistanceStore, check_ours, write_atomically
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_FORMAT = 3
+_FORMAT = 4
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
