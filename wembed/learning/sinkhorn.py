@@ -1,7 +1,7 @@
 """Linear optimal transport to a learned reference, its maps found by Sinkhorn's iterations, and covariances beside."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,23 +67,26 @@ class SinkhornEncoder(nn.Module):
 
     def forward(self, atoms: torch.Tensor) -> torch.Tensor:
         """Vectors (n, size) of measures (n, most atoms, dim + 1): points, and weights, 0 where there is no atom."""
+        vectors = [self._joined(block) for block in self._blocks(atoms)]
+        return torch.cat(vectors if self.shorten is None else [self.shorten(block) for block in vectors])
+
+    def _blocks(self, atoms: torch.Tensor) -> list[torch.Tensor]:
+        """All measures at once where a gradient is taken; else so many as keep memory bounded."""
         if torch.is_grad_enabled():
-            return self._joined(atoms)
+            return [atoms]
         rows = max(1, _BLOCK_NUMBERS // (len(self.reference) * max(1, atoms.shape[1])))
-        return torch.cat([self._joined(atoms[start : start + rows]) for start in range(0, max(1, len(atoms)), rows)])
+        return [atoms[start : start + rows] for start in range(0, max(1, len(atoms)), rows)]
 
     def _joined(self, atoms: torch.Tensor) -> torch.Tensor:
-        scales = self.log_scales.exp()
-        vectors = torch.cat([part * scale for part, scale in zip(self.parts(atoms), scales, strict=True)], dim=1)
-        return vectors if self.shorten is None else self.shorten(vectors)
+        """Vectors before they are made shorter."""
+        points, weights, centroids = _centred(atoms)
+        parts = [self.projections(points, weights), *self._beside(points, weights, centroids)]
+        return torch.cat([part * scale for part, scale in zip(parts, self.log_scales.exp(), strict=True)], dim=1)
 
-    def parts(self, atoms: torch.Tensor) -> list[torch.Tensor]:
-        """What the vectors are made of, before it is scaled."""
-        points, weights = atoms[..., :-1], atoms[..., -1:]
-        centroids = (points * weights).sum(dim=1, keepdim=True)
-        points = points - centroids
-        found = [self.projections(points, weights), *self.roots(points, weights)]
-        return found if self.centred else [*found, centroids[:, 0]]
+    def _beside(self, points: torch.Tensor, weights: torch.Tensor, centroids: torch.Tensor) -> list[torch.Tensor]:
+        """The parts of the vectors that are no projections, before they are scaled."""
+        roots = self.roots(points, weights)
+        return roots if self.centred else [*roots, centroids]
 
     def projections(self, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Where centred points are sent to, in mean, from each atom of the reference."""
@@ -100,8 +103,7 @@ class SinkhornEncoder(nn.Module):
 
     def start_from(self, atoms: torch.Tensor, examples: Examples, seed: int) -> None:
         """Draw the reference from the normal law of the atoms, and fit softness and factors to exact distances."""
-        points, weights = atoms[..., :-1], atoms[..., -1:]
-        centred = points - (points * weights).sum(dim=1, keepdim=True)
+        centred, weights, _ = _centred(atoms)
         covariance = torch.einsum("nad,nae->de", centred * weights, centred) / len(atoms)
         values, vectors = torch.linalg.eigh(covariance.double())
         drawn = np.random.default_rng([seed, 7]).standard_normal(self.reference.shape)
@@ -113,13 +115,19 @@ class SinkhornEncoder(nn.Module):
         wanted = (np.square(exact) - np.square(beside).sum(axis=1)).clip(0)
         weight = 1 / np.maximum(exact, _LEAST_SHARE)  # errors of squares, over what they are squares of
         fits = []
+
+        def squares(parts: Iterable[torch.Tensor]) -> np.ndarray:
+            return np.asarray(np.square(distances_of_pairs(torch.cat(list(parts)).numpy(), place)))
+
         with torch.no_grad():
             self.roots.start_from(covariance)
             self.reference.copy_(torch.from_numpy(drawn).float() @ spread.float() / _REACH)
+            blocks = [_centred(block) for block in self._blocks(tried)]
+            beside_them = [squares(parts) for parts in zip(*(self._beside(*block) for block in blocks), strict=True)]
             for softness in _SOFTNESS:
                 self.log_softness.fill_(math.log(softness))
-                squares = [np.square(distances_of_pairs(part.numpy(), place)) for part in self.parts(tried)]
-                columns = np.stack(squares, axis=1, dtype=np.float64)
+                projected = squares(self.projections(points, weights) for points, weights, _ in blocks)
+                columns = np.stack([projected, *beside_them], axis=1, dtype=np.float64)
                 sizes = columns.mean(axis=0).clip(np.finfo(float).tiny)
                 shares, error = nnls(columns / sizes * weight[:, None], wanted * weight)
                 fits.append((error, softness, np.maximum(shares, _LEAST_SHARE * exact.mean() ** 2) / sizes))
@@ -128,12 +136,17 @@ class SinkhornEncoder(nn.Module):
             self.log_scales.copy_(torch.from_numpy(np.log(factors.clip(1e-12, 1e12)) / 2))
             if self.shorten is not None:
                 some = np.sort(np.random.default_rng([seed, 8]).permutation(len(atoms))[:_PRINCIPAL_MEASURES])
-                shorten, self.shorten = self.shorten, None
-                vectors = self(atoms[torch.from_numpy(some)])
-                self.shorten = shorten
+                vectors = torch.cat([self._joined(block) for block in self._blocks(atoms[torch.from_numpy(some)])])
                 _, _, axes = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
-                shorten.weight.zero_()
-                shorten.weight[: len(axes)] = axes[: len(shorten.weight)]
+                self.shorten.weight.zero_()
+                self.shorten.weight[: len(axes)] = axes[: len(self.shorten.weight)]
+
+
+def _centred(atoms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points (n, atoms, dim) from their centroids, weights (n, atoms, 1), and the centroids (n, dim)."""
+    points, weights = atoms[..., :-1], atoms[..., -1:]
+    centroids = (points * weights).sum(dim=1)
+    return points - centroids[:, None], weights, centroids
 
 
 def _potentials(affinity: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
