@@ -132,6 +132,14 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
     np.testing.assert_array_equal(loaded.transform(measures[:9]), chosen.transform(measures[:9]))
 
 
+@pytest.mark.parametrize("dim", [2, 5])
+def test_measures_that_are_all_the_same_are_no_distance_apart(dim: int) -> None:
+    same = Measures.from_point_clouds([np.arange(3.0 * dim).reshape(3, dim)] * 40)
+    embedder = Embedder(pairs=300, training=TrainingSettings(steps=5), n_jobs=1).fit(same)
+    assert embedder.encoder_ != "linear"
+    np.testing.assert_allclose(embedder.pairwise(same), 0, atol=1e-5)
+
+
 @pytest.mark.parametrize("softness", [1e-3, 1.0, 1e3])
 def test_sinkhorn_stays_finite_whatever_the_softness_and_the_weights(softness: float) -> None:
     import torch

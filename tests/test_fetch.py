@@ -278,9 +278,6 @@ def test_cities_become_countries_and_regions(registry, monkeypatch):
     assert set(pq.read_table(folder / "regions.parquet")["measure"].to_pylist()) == {"NA.07"}
 
 
-# What goes wrong is said in one sentence, with exit status 2
-
-
 def test_cells_become_patches_of_the_cells_most_like_each(registry, monkeypatch):
     h5py = pytest.importorskip("h5py")
     places = np.concatenate([np.arange(40.0), 1000 + np.arange(40.0)])
@@ -297,6 +294,9 @@ def test_cells_become_patches_of_the_cells_most_like_each(registry, monkeypatch)
     assert sorted(patches[0].support[:, 0]) == list(range(32))
     assert (np.abs(patches.centroids()[:, 0] - np.repeat([19.5, 1019.5], 40)) <= 4).all()
     assert pq.read_table(folder / "kinds.parquet")["kind"].to_pylist() == ["T"] * 40 + ["B"] * 40
+
+
+# What goes wrong is said in one sentence, with exit status 2
 
 
 def test_cells_without_what_reads_them_are_a_sentence(registry, monkeypatch):

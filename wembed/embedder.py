@@ -58,7 +58,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             roots of the covariance; "dwe", the network of the method's paper, for images; "linear", linear optimal
             transport to one reference, with nothing learned; or "auto": quantiles on a line and in the plane; transport
             where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where measures
-            have few atoms; and without a `dim`, linear where that is closer to validation pairs than what was learned.
+            have few atoms; and without a `dim`, linear where that is closer to validation pairs, by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         device: a torch device, such as "cpu" or "cuda".
@@ -151,9 +151,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             started = time.perf_counter()
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
             self._learn(measures, solved, own)
-            error, per_measure = self._calibrate(measures, solved)
-            if self.encoder == "auto" and self.dim is None and self._prefer_linear(measures, solved):
-                error, per_measure = self._calibrate(measures, solved)
+            predicted, per_measure = self._calibrate(measures, solved)
+            if self.encoder == "auto" and self.dim is None and self._prefer_linear(measures, solved, predicted):
+                predicted, per_measure = self._calibrate(measures, solved)
+            error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
 
@@ -387,21 +388,24 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         some = np.random.default_rng([self.random_state, 6]).permutation(len(split.train))[:_KNOWN]
         return measures[split.train[np.sort(some)]]
 
-    def _prefer_linear(self, measures: Measures, solved: Solved) -> bool:
+    def _prefer_linear(self, measures: Measures, solved: Solved, learned: np.ndarray) -> bool:
         """Take linear optimal transport in place of what was learned if it is closer to some validation pairs.
 
         By more than chance, that is: the mean of the differences of their errors has to be twice its standard error, as
         if each measure gave one difference, for pairs that share a measure are not independent.
         """
-        plain, learned, few = copy(self), copy(self), solved.checked_by(_COMPARED)
+        few = solved.checked_by(_COMPARED)
+        exact = few.validation_distances
+        apart = exact > 0
+        if not apart.any():
+            return False
+        plain = copy(self)
         plain._encoding = LinearEncoding.build(
             self.cost, self._members(measures, solved.split), None, self.random_state
         )
         plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
-        exact = few.validation_distances
-        apart = exact > 0
-        off = [np.abs(one._scaled(measures, few)[0] - exact)[apart] / exact[apart] for one in (learned, plain)]
-        gains = off[0] - off[1]
+        predicted, _ = plain._calibrate(measures, few)
+        gains = (np.abs(learned[: len(exact)] - exact) - np.abs(predicted - exact))[apart] / exact[apart]
         if gains.sum() <= 2 * gains.std() * len(gains) / len(np.unique(few.validation_pairs)) ** 0.5:
             return False
         self.__dict__.update(vars(plain))
@@ -416,12 +420,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
-    def _calibrate(self, measures: Measures, solved: Solved) -> tuple[float, float]:
-        """Fit the scale; return the mean relative error on the validation pairs and the seconds to encode a measure."""
-        predicted, seconds = self._scaled(measures, solved)
-        return score(predicted, solved.validation_distances, self.order).relative_error, seconds
-
-    def _scaled(self, measures: Measures, solved: Solved) -> tuple[Float64[np.ndarray, " v"], float]:
+    def _calibrate(self, measures: Measures, solved: Solved) -> tuple[Float64[np.ndarray, " v"], float]:
         """Fit the scale; return the predicted distances of validation pairs, and the seconds to encode a measure."""
         self._scale = 1.0
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
