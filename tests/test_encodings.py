@@ -114,7 +114,7 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
 @pytest.mark.parametrize("learns", [False, True])
 def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(learns: bool, tmp_path: Path) -> None:
     planar = not learns  # where too little is learned, slices say less than optimal maps
-    measures = clouds(0, count=250, atoms=30, dim=2) if planar else bags()
+    measures = clouds(0, count=300, atoms=30, dim=2) if planar else bags()
     suits = "quantiles" if planar else "sinkhorn"
     settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
     found = {

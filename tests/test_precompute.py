@@ -111,7 +111,7 @@ def test_drawn_pairs_never_cross_the_split_they_were_drawn_in(measures, tmp_path
     for k, part in enumerate(split.parts().values()):
         part_of[part] = k
     assert (part_of[store.pairs[:, 0]] == part_of[store.pairs[:, 1]]).all()
-    assert set(part_of[store.pairs[:, 0]]) == {0, 1, 2}
+    assert set(part_of[store.pairs[:, 0]]) == {0, 1, 2, 3}
 
 
 def test_the_shares_of_the_split_are_kept_with_the_store(measures, tmp_path):
@@ -595,4 +595,5 @@ def test_the_manifest_stays_readable_by_other_programs(measures, tmp_path):
         "seed": 0,
         "validation": 0.1,
         "test": 0.1,
+        "calibration": 0.05,
     }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ReadError,
         SettingError,
         SolverError,
+        UnusualWarning,
         WembedError,
     )
     from wembed.index import Index, Neighbors
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
     from wembed.learning.training import TrainingSettings
     from wembed.measures import Measure, Measures
     from wembed.readers import read
+    from wembed.transport.bounds import Bounds, bounds
     from wembed.transport.costs import GroundCost
     from wembed.transport.pairs import Split
     from wembed.transport.parallel import exact_distances
     from wembed.transport.precompute import precompute
     from wembed.transport.store import DistanceStore
+    from wembed.trust import Distances
 
 # Names are looked up on first use: `import wembed` costs neither torch nor POT nor SciPy.
 _HOME = {
     "ArtifactError": "errors",
+    "Bounds": "transport.bounds",
+    "Distances": "trust",
     "DistanceStore": "transport.store",
     "Embedder": "embedder",
     "GroundCost": "transport.costs",
@@ -45,7 +50,9 @@ _HOME = {
     "SolverError": "errors",
     "Split": "transport.pairs",
     "TrainingSettings": "learning.training",
+    "UnusualWarning": "errors",
     "WembedError": "errors",
+    "bounds": "transport.bounds",
     "evaluate": "embedder",
     "exact_distances": "transport.parallel",
     "load": "embedder",
@@ -55,7 +62,9 @@ _HOME = {
 
 __all__ = [
     "ArtifactError",
+    "Bounds",
     "DistanceStore",
+    "Distances",
     "Embedder",
     "GroundCost",
     "Index",
@@ -71,7 +80,9 @@ __all__ = [
     "SolverError",
     "Split",
     "TrainingSettings",
+    "UnusualWarning",
     "WembedError",
+    "bounds",
     "evaluate",
     "exact_distances",
     "load",

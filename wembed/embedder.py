@@ -3,19 +3,21 @@
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError
+from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError, UnusualWarning
 from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
@@ -27,19 +29,23 @@ from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
 from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
+from wembed.transport.bounds import Bounds
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
-from wembed.transport.pairs import Split
-from wembed.transport.parallel import Progress, check_jobs
+from wembed.transport.pairs import Split, random_pairs
+from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.store import DistanceStore, check_ours, write_atomically
+from wembed.trust import UNUSUAL, Asked, Distances, Trust, answered
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_FORMAT = 4
+_FORMAT = 5
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
+_FAMILIAR = 1_000  # training measures that unusualness is told by
+_FEWEST_MEASURES, _FEWEST_PAIRS = 20, 40  # to calibrate on
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -61,6 +67,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             have few atoms; and without a `dim`, linear where that is closer to validation pairs, by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
+        calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
+            or an eighth of those for training, and at most 500; 0 for no intervals.
+        references: training measures by way of which intervals are refined, and bounds certified; 0 for none.
         device: a torch device, such as "cpu" or "cuda".
         n_jobs: processes for the exact solves, or -1 for one a core.
         random_state: draws the split and the pairs, unless they come with a store; the starting weights; and, unless
@@ -68,10 +77,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         training: how to train; None for the defaults.
         verbose: show progress bars.
 
+    `transform`, `distance` and `pairwise` warn (`UnusualWarning`) of measures unlike those learned from.
+
     Attributes:
         encoder_: the encoder that was taken.
         dim_: length of the vectors.
-        split_: which measures were for training, validation and test.
+        split_: which measures were for training, validation, test and calibration.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
         history_: validation error (root mean square, in data units) by training step; empty where nothing learned was
             kept.
@@ -89,6 +100,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         encoder: str = "auto",
         validation: float = 0.1,
         test: float = 0.1,
+        calibration: float = 0.05,
+        references: int = 8,
         device: str = "cpu",
         n_jobs: int = -1,
         random_state: int = 0,
@@ -102,6 +115,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.encoder = encoder
         self.validation = validation
         self.test = test
+        self.calibration = calibration
+        self.references = references
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -125,7 +140,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         number for `pairs` is then the most that may be solved.
 
         Args:
-            measures: the collection; it is split into train, validation and test.
+            measures: the collection; it is split into train, validation, test and calibration.
             y: not used; there for scikit-learn.
             distances: a store of these measures under this cost; without one, pairs are solved and forgotten. Rounds
                 add to it, and begin it where there is none in the folder.
@@ -143,8 +158,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         in_turn = self.pairs == "auto" or wish != Wish()
         source = self._source(measures, distances, grows=in_turn)
         file = None if checkpoint is None else Path(checkpoint)
+        solved: Solved
 
         def learn(pairs: int) -> LearningCurve:
+            nonlocal solved
             before = source.seconds
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 solved = source.solved(pairs, show)
@@ -161,6 +178,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
+        self._trust = self._trusted(measures, solved)
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests()
         self._fitted = self.get_params(deep=False)
@@ -176,6 +194,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: measures that the ground cost is not defined on.
         """
         self._check_fitted()
+        vectors = self._encoded(measures)
+        self._warn_of(self._trust.novelty(measures, vectors))
+        return vectors
+
+    def _encoded(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
         encoding = self._encoding
         encoding.check(measures)
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
@@ -203,36 +226,178 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 show(start + len(batch), len(measures))
         return vectors
 
-    def distance(self, a: Measures, b: Measures) -> Float64[np.ndarray, " n"]:
-        """Predicted W_p of a[i] and b[i], in the unit of the support.
+    @overload
+    def distance(self, a: Measures, b: Measures) -> Float64[np.ndarray, " n"]: ...
+    @overload
+    def distance(
+        self,
+        a: Measures,
+        b: Measures,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+    ) -> Distances: ...
+    def distance(self, a: Measures, b: Measures, **asked: Any) -> Any:
+        """Predicted W_p of a[i] and b[i], in the unit of the support; with any of the options how far off it may be.
+
+        The intervals are split-conformal. For one pair of unseen measures that are drawn like the calibration measures,
+        independently of them, the exact distance lies within with probability `interval` if the calibration pairs are
+        independent too (Lei et al. 2018, Thm 2.2). They are not quite: pairs share measures, so the share is the
+        promised one in the mean over models and not exactly in each; benchmarks/trust.py prints what it was. Nothing is
+        promised for one particular pair, for the pairs of one particular measure, for distances chosen because they
+        are small, or for measures unlike those learned from.
+
+        Args:
+            a: measures.
+            b: as many.
+            interval: share of pairs whose exact distance lies within the interval; None for 0.9.
+            tolerance: relative error that is good enough; pairs whose interval leaves more open are solved exactly.
+            budget: most pairs to solve, those whose interval leaves most open first; without a tolerance so many are.
+            refine: solve each measure against the references too, which takes `references` solves a measure, narrows
+                the intervals and keeps them within certified bounds; None for where that takes less than half the
+                solves of the pairs.
+
+        Returns:
+            An array (n,); with any of the options a `Distances`.
 
         Raises:
-            SettingError: collections of different lengths.
+            SettingError: collections of different lengths, an option out of range, or a model without calibration.
+            SolverError: a solution could not be certified.
         """
         if len(a) != len(b):
             raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
-        return paired_distances(self.transform(a), self.transform(b)).astype(np.float64)
+        wanted = Asked(**asked)
+        left, right = self.transform(a), self.transform(b)
+        if not asked:
+            return paired_distances(left, right).astype(np.float64)
+        every = np.arange(len(a))
+        return self._answered((a, left), (b, right), (every, every), wanted)
 
-    def pairwise(self, a: Measures, b: Measures | None = None) -> Float32[np.ndarray, "n m"]:
-        """Predicted W_p of each a[i] and each b[j] (of a itself without b), in the unit of the support."""
+    @overload
+    def pairwise(self, a: Measures, b: Measures | None = None) -> Float32[np.ndarray, "n m"]: ...
+    @overload
+    def pairwise(
+        self,
+        a: Measures,
+        b: Measures | None = None,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+    ) -> Distances: ...
+    def pairwise(self, a: Measures, b: Measures | None = None, **asked: Any) -> Any:
+        """Predicted W_p of each a[i] and each b[j] (of a itself without b), in the unit of the support.
+
+        Args:
+            a: measures.
+            b: measures; without them, a.
+            **asked: interval, tolerance, budget and refine, as for `distance`.
+
+        Returns:
+            An array (n, m); with any of the options a `Distances` of such arrays.
+
+        Raises:
+            SettingError: an option out of range, or a model without calibration.
+            SolverError: a solution could not be certified.
+        """
+        wanted = Asked(**asked)
         left = self.transform(a)
-        return distances_between(left, left if b is None else self.transform(b))
+        right = left if b is None else self.transform(b)
+        if not asked:
+            return distances_between(left, right)
+        if b is not None:
+            rows, columns = np.divmod(np.arange(len(a) * len(b)), len(b))
+            found = self._answered((a, left), (b, right), (rows, columns), wanted)
+            return found.shaped((len(a), len(b)))
+        one = (a, left)
+        return self._answered(one, one, np.triu_indices(len(a), 1), wanted).mirrored(len(a))
+
+    def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
+        """How unlike the training measures each measure is.
+
+        0 is typical of unseen measures like the training ones, 1 the most unusual hundredth of them; from 3 on
+        `transform` warns. See `wembed.learning.novelty.Novelty`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            MeasureError: as `transform`.
+        """
+        self._check_fitted()
+        return self._trust.novelty(measures, self._encoded(measures))
+
+    def bounds(self, a: Measures, b: Measures) -> Bounds:
+        """Certified bounds on W_p of a[i] and b[i], by way of the model's references; see `wembed.bounds`.
+
+        `numpy.clip(embedder.distance(a, b), bounds.lower, bounds.upper)` is a prediction within them.
+
+        Raises:
+            SettingError: collections of different lengths, or a model without references.
+            SolverError: a solution could not be certified.
+        """
+        if len(a) != len(b):
+            raise SettingError(f"bounds pairs {len(a)} measures with {len(b)}")
+        self._check_fitted()
+        self._trust.refines(len(a), len(a), True)
+        left, right = (self._trust.side(m, self._encoded(m), True, self.n_jobs) for m in (a, b))
+        return self._trust.bounds(left, right, np.arange(len(a)), np.arange(len(a)))
+
+    def calibrate(self, measures: Measures, pairs: int = 4_000, seed: int = 0) -> "Embedder":
+        """Set the intervals by measures that the model has not seen, in place of those of the fit.
+
+        Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
+        solves about `pairs` pairs. What intervals promise, they promise for measures like these.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: fewer than 20 measures that the model has not learned from, or fewer than 40 pairs.
+        """
+        fresh = self.unseen(measures)
+        if len(fresh) < _FEWEST_MEASURES or pairs < _FEWEST_PAIRS:
+            raise SettingError(
+                f"{len(fresh)} unseen measures and {pairs} pairs are too few to calibrate on; give at least "
+                f"{_FEWEST_MEASURES} and {_FEWEST_PAIRS}"
+            )
+        order = np.random.default_rng(seed).permutation(len(fresh))
+        halves: list[tuple[np.ndarray, np.ndarray]] = []
+        for half in np.array_split(order, 2):
+            most = len(half) * (len(half) - 1) // 2
+            listed = random_pairs(half, min(pairs // 2, most), np.random.default_rng([seed, len(halves)])).pairs
+            with bar(self.verbose, "exact distances", unit="pairs") as show:
+                halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
+        with bar(self.verbose, "references", unit="measures") as show:
+            trust = replace(self._trust, novelty=self._trust.novelty.calibrated(fresh, self._encoded(fresh)))
+            self._trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
+        return self
 
     def unseen(self, measures: Measures) -> Measures:
-        """The measures whose content is in neither the train nor the validation part of the collection of `fit`.
+        """The measures whose content is in no part of the collection of `fit` but that for test.
 
         Raises:
             NotFittedError: before `fit`.
             SettingError: all of them were learned from.
         """
         self._check_fitted()
-        learned = self._digests[np.concatenate([self.split_.train, self.split_.validation])]
+        parts = (self.split_.train, self.split_.validation, self.split_.calibration)
+        learned = self._digests[np.concatenate(parts)]
         fresh = np.flatnonzero(~np.isin(measures.digests(), learned))
         if len(fresh) == 0:
             raise SettingError(
                 f"the model was fitted on all of the {len(measures)} measures; give some it has not seen"
             )
         return measures if len(fresh) == len(measures) else measures[fresh]
+
+    @property
+    def trust(self) -> Trust:
+        """What is known of the errors of the predicted distances.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_fitted()
+        return self._trust
 
     @property
     def cost(self) -> GroundCost:
@@ -255,6 +420,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
+        trusted = {
+            f"trust.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._trust.arrays().items()
+        }
+        tensors |= trusted
         tensors["digests"] = torch.from_numpy(self._digests)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
@@ -310,7 +479,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 f"random_state={self.random_state!r}; give a whole number from 0 to 2^63, so that a fit can be repeated"
             )
         check_jobs(self.n_jobs)
-        Split.draw(len(measures), validation=self.validation, test=self.test, seed=self.random_state)
+        self._draw().split(len(measures))
+        if not isinstance(self.references, (int, np.integer)) or self.references < 0:
+            raise SettingError(f"references={self.references!r}; give a whole number of at least 0")
         if self.encoder not in ("auto", *ENCODINGS):
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
         if self.encoder != "auto":
@@ -322,9 +493,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not hasattr(self, "_encoding"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
 
+    def _draw(self) -> Draw:
+        return Draw(int(self.random_state), self.validation, self.test, self.calibration)
+
     def _source(self, measures: Measures, distances: Any, *, grows: bool) -> Source:
         cost = GroundCost(self.metric, self.order)
-        draw = Draw(int(self.random_state), self.validation, self.test)
+        draw = self._draw()
         if distances is None:
             return Drawn(measures, cost, draw, self.n_jobs)
         path = distances.path if isinstance(distances, DistanceStore) else Path(distances)
@@ -411,6 +585,47 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.__dict__.update(vars(plain))
         return True
 
+    def _trusted(self, measures: Measures, solved: Solved) -> Trust:
+        """What is known of errors, from validation and calibration pairs."""
+        some = np.random.default_rng([self.random_state, 7]).permutation(solved.split.train)[:_FAMILIAR]
+        typical = solved.split.calibration if len(solved.split.calibration) else solved.split.validation
+        few = np.random.default_rng([self.random_state, 8]).permutation(typical)[:_FAMILIAR]
+        learned = self._encoding.dim - self._encoding.exact_dim
+        trust = Trust.build(
+            self.cost, measures[some], measures[few], self._encoded, learned, self.references, int(self.random_state)
+        )
+        with bar(self.verbose, "references", unit="measures") as show:
+            return trust.calibrated(
+                self._encoded,
+                measures,
+                (solved.validation_pairs, solved.validation_distances),
+                (solved.calibration_pairs, solved.calibration_distances),
+                self.n_jobs,
+                show,
+            )
+
+    def _answered(
+        self, a: tuple[Measures, np.ndarray], b: tuple[Measures, np.ndarray], pairs: Any, asked: Asked
+    ) -> Distances:
+        with ExitStack() as bars:
+
+            def shown(what: str) -> Progress:
+                unit = "pairs" if what == "exact distances" else "measures"
+                return bars.enter_context(bar(self.verbose, what, unit=unit))
+
+            return answered(self._trust, self.cost, a, b, pairs, asked, self.n_jobs, shown)
+
+    def _warn_of(self, unusualness: np.ndarray) -> None:
+        strange = int((unusualness >= UNUSUAL).sum())
+        if strange:
+            warnings.warn(
+                f"{strange:,} of {len(unusualness):,} measures are unlike those that the model learned from; most of "
+                f"all measure {int(unusualness.argmax())}, with an unusualness of {unusualness.max():.2g} where a "
+                "hundredth have more than 1. Their distances may be further off than the model's errors say",
+                UnusualWarning,
+                stacklevel=3,
+            )
+
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
         pairs, exact, digest = store.read()
         if digest != self._parents["distances"]:
@@ -425,7 +640,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._scale = 1.0
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         started = time.perf_counter()
-        vectors, pairs = self.transform(measures[used]), place.reshape(-1, 2)
+        vectors, pairs = self._encoded(measures[used]), place.reshape(-1, 2)
         seconds = (time.perf_counter() - started) / len(used)
         learned = self._encoding.dim - self._encoding.exact_dim
         free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
@@ -525,13 +740,17 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder.dim_ = encoding.dim
     embedder._unit = description["unit"]
     embedder._scale = description["calibration"]["scale"]
-    embedder.split_ = Split(*(tensors[f"split.{name}"].numpy() for name in ("train", "validation", "test")))
+    embedder.split_ = Split(*(tensors[f"split.{field.name}"].numpy() for field in fields(Split)))
     embedder.history_ = [(int(step), float(error)) for step, error in description["history"]]
     embedder.learning_curve_ = LearningCurve.from_dict(description["learning_curve"])
     embedder.mean_distance_ = description["mean_distance"]
     embedder.pairs_used_ = description["pairs_used"]
     embedder.errors_ = description["errors_on_unseen"]
     embedder._digests = tensors["digests"].numpy()
+    embedder._trust = Trust.restored(
+        cost,
+        {name.removeprefix("trust."): t.numpy() for name, t in tensors.items() if name.startswith("trust.")},
+    )
     embedder._parents = description["parents"]
     embedder._fitted = embedder.get_params(deep=False)
     return embedder

@@ -8,6 +8,8 @@ WembedError
 ├── ArtifactError     (RuntimeError)  a store, model or index that is damaged, or belongs to other data
 │   └── LockedError                   a store that another process is writing
 └── NotFittedError    (ValueError, AttributeError)  an Embedder that has not been fitted
+
+UnusualWarning          (UserWarning)   measures unlike those that a model learned from
 """
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "ReadError",
     "SettingError",
     "SolverError",
+    "UnusualWarning",
     "WembedError",
 ]
 
@@ -52,3 +55,7 @@ class LockedError(ArtifactError):
 
 class NotFittedError(WembedError, ValueError, AttributeError):
     """An Embedder that has not been fitted."""
+
+
+class UnusualWarning(UserWarning):
+    """Measures unlike those that a model learned from: their distances may be further off than its errors say."""

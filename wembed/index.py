@@ -7,24 +7,29 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
 from wembed.euclidean import distances_between
 from wembed.measures import Measures
+from wembed.progress import bar
 from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import check_ours, write_atomically
+from wembed.trust import Side, Trust
 
 __all__ = ["Index", "Neighbors"]
 
 _FORMAT = 1
 _BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
 _QUERIES = 256
+_ASKING = 64  # queries whose candidates are solved together
+_CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
+_STEP = 4  # candidates that are solved between two looks at those left
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +39,12 @@ class Neighbors:
     Attributes:
         ids: of the neighbours, by place in the collection.
         distances: W_p to each neighbour, predicted; exact where the query was reranked.
+        solved: pairs that were solved exactly for each query.
     """
 
     ids: Int64[np.ndarray, "q k"]
     distances: Float64[np.ndarray, "q k"]
+    solved: Int64[np.ndarray, " q"]
 
 
 class Index:
@@ -56,12 +63,21 @@ class Index:
         self.measures = measures
         self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
         self._expected_measures = measures.fingerprint
+        self._side: Side | None = None
 
     def __len__(self) -> int:
         return len(self.measures)
 
     def query(
-        self, measures: Measures, k: int = 10, rerank: int = 0, n_jobs: int = -1, progress: Progress | None = None
+        self,
+        measures: Measures,
+        k: int = 10,
+        rerank: int = 0,
+        n_jobs: int = -1,
+        progress: Progress | None = None,
+        *,
+        recall: float | None = None,
+        certified: bool = False,
     ) -> Neighbors:
         """The k nearest measures of the collection to each query.
 
@@ -70,34 +86,111 @@ class Index:
             k: neighbours to return.
             rerank: candidates whose distance is solved exactly before the best k are kept; 0 for none.
             n_jobs: processes for the exact solves, or -1 for one a core.
-            progress: called with what is done and what there is: pairs solved where `rerank` asks for them, else
-                queries compared with the collection.
+            progress: called with what is done and what there is: pairs solved where `rerank` asks for it, queries
+                finished where `recall` or `certified` does, else queries compared with the collection.
+            recall: share of the true k nearest to find in the mean. Candidates are solved, nearest first, until those
+                left are expected to hold no more than the rest, by the errors of the calibration pairs.
+            certified: solve until the k nearest are proven by lower bounds on the distances of all others. The first
+                call solves the whole collection against the model's references, and keeps what it learns in memory:
+                some 30 kB a measure for images of 150 atoms.
 
         Raises:
-            SettingError: k outside 1..len(index), or rerank below k.
+            SettingError: k outside 1..len(index), rerank below k, recall outside (0, 1), more than one of the three
+                asked for, a model without calibration (recall) or without references (certified).
         """
         if not 1 <= k <= len(self):
             raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
         if rerank and rerank < k:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
-        vectors, count = self.embedder.transform(measures), min(max(k, rerank), len(self))
+        if recall is not None and not 0 < recall < 1:
+            raise SettingError(f"recall={recall}; give a share between 0 and 1, or certified=True for all of them")
+        if (rerank > 0) + (recall is not None) + certified > 1:
+            raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
+        vectors = self.embedder.transform(measures)
+        if recall is not None or certified:
+            return self._proven(measures, vectors, k, recall, n_jobs, progress)
+        count = min(max(k, rerank), len(self))
         ids, distances = nearest(vectors, self.vectors, count, None if rerank else progress)
         if rerank:
             distances = self._exact(measures, ids, n_jobs, progress)
             order = np.argsort(distances, axis=1, kind="stable")[:, :k]
             ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-        return Neighbors(ids, distances)
+        return Neighbors(ids, distances, np.full(len(ids), rerank and count))
+
+    def _proven(
+        self,
+        queries: Measures,
+        vectors: np.ndarray,
+        k: int,
+        recall: float | None,
+        n_jobs: int,
+        progress: Progress | None,
+    ) -> Neighbors:
+        """Solve candidates in order until enough is known of those left: by chance with a recall, else for certain."""
+        trust, found = self.embedder.trust, list[Neighbors]()
+        collection = self._sketched(n_jobs) if recall is None else None
+        left: _Left
+        for start in range(0, len(queries), _ASKING):
+            asking, own = queries[start : start + _ASKING], vectors[start : start + _ASKING]
+            rows = np.arange(len(asking))[:, None]
+            if collection is not None:
+                side = trust.side(asking, own, True, n_jobs)
+                every = np.broadcast_to(np.arange(len(self)), (len(asking), len(self)))
+                lower = trust.lower(side, collection, np.repeat(rows, len(self)), every.ravel()).reshape(every.shape)
+                first, _ = nearest(own, self.vectors, k)
+                lower[rows, first] = -1.0  # a small k-th distance early leaves less to solve
+                ids = np.argsort(lower, axis=1, kind="stable")
+                left = _LeftByBounds(np.take_along_axis(lower, ids, axis=1))
+            else:
+                ids, _ = nearest(own, self.vectors, min(len(self), max(_CANDIDATES, 10 * k)))
+                side = trust.side(asking, own, False)
+                listed, place = np.unique(ids, return_inverse=True)
+                others = trust.side(self.measures[listed], np.asarray(self.vectors[listed]), False)
+                left = _LeftByChance(trust, side, others, place.reshape(ids.shape), (1 - (recall or 1.0)) * k)
+            found.append(self._best_first(asking, ids, k, left, n_jobs))
+            if progress:
+                progress(start + len(asking), len(queries))
+        return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in vars(found[0])))
+
+    def _best_first(self, queries: Measures, ids: np.ndarray, k: int, left: "_Left", n_jobs: int) -> Neighbors:
+        exact, solved = np.full(ids.shape, np.inf), np.zeros(len(ids), dtype=np.int64)
+        open_ = np.arange(len(ids))
+        step = k
+        while len(open_):
+            chosen = [np.arange(solved[row], min(solved[row] + step, ids.shape[1])) for row in open_]
+            rows, columns = np.repeat(open_, [len(c) for c in chosen]), np.concatenate(chosen)
+            exact[rows, columns] = self._solve(queries, rows, ids[rows, columns], n_jobs)
+            solved[open_] += [len(c) for c in chosen]
+            kth = np.partition(exact[open_], k - 1, axis=1)[:, k - 1]
+            open_ = open_[(solved[open_] < ids.shape[1]) & left.more(open_, solved[open_], kth)]
+            step = max(_STEP, k // 2)
+        order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+        return Neighbors(np.take_along_axis(ids, order, axis=1), np.take_along_axis(exact, order, axis=1), solved)
+
+    def _sketched(self, n_jobs: int) -> Side:
+        """What bounds know of the collection."""
+        if self._side is None:
+            self.embedder.trust.refines(0, len(self), True)
+            with bar(self.embedder.verbose, "references", unit="measures") as show:
+                self._side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
+        return self._side
 
     def _exact(
         self, queries: Measures, ids: np.ndarray, n_jobs: int, progress: Progress | None
     ) -> Float64[np.ndarray, "q k"]:
+        rows = np.repeat(np.arange(len(queries)), ids.shape[1])
+        return self._solve(queries, rows, ids.ravel(), n_jobs, progress).reshape(ids.shape)
+
+    def _solve(
+        self, queries: Measures, rows: np.ndarray, ids: np.ndarray, n_jobs: int, progress: Progress | None = None
+    ) -> Float64[np.ndarray, " k"]:
+        """W_p of queries[rows] and collection[ids]."""
         if self._expected_measures != self.measures.fingerprint:
             raise ArtifactError("the index was made of other measures than lie in its folder; make it again")
         candidates, place = np.unique(ids, return_inverse=True)
         together = Measures.concatenate([queries, self.measures[candidates]])
-        rows = np.repeat(np.arange(len(queries)), ids.shape[1])
         pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
-        return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress).reshape(ids.shape)
+        return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress)
 
     def save(self, folder: "str | Path") -> None:
         """Write vectors, measures and model into a folder; `Index.load` maps them into memory.
@@ -163,6 +256,7 @@ class Index:
         except ValueError as error:
             raise ArtifactError(f"{folder / 'index.json'} is damaged; make the index again") from error
         index = cls.__new__(cls)
+        index._side = None
         try:
             if header["kind"] != "index" or header["format"] != _FORMAT:
                 raise ArtifactError(f"{folder} holds format {header['format']} of a {header['kind']}")
@@ -186,6 +280,42 @@ class Index:
         if index.vectors.shape != shape or len(index.measures) != shape[0]:
             raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
         return index
+
+
+class _Left(Protocol):
+    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> np.ndarray:
+        """Whether queries `rows`, of whose candidates so many are solved, may have a nearer one left than the k-th."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftByBounds:
+    """Candidates in the order of lower bounds on their distances."""
+
+    lower: Float64[np.ndarray, "q n"]
+
+    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> Bool[np.ndarray, " rows"]:
+        return np.asarray(self.lower[rows, solved.clip(max=self.lower.shape[1] - 1)] < kth)
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftByChance:
+    """Candidates in the order of predicted distances, of which some neighbours may be missed."""
+
+    trust: Trust
+    queries: Side
+    candidates: Side
+    places: Int64[np.ndarray, "q c"]
+    allowed: float
+
+    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> Bool[np.ndarray, " rows"]:
+        still = np.arange(self.places.shape[1]) >= solved[:, None]
+        row, column = np.nonzero(still)
+        chance = np.zeros(still.shape)
+        chance[row, column] = self.trust.chance_below(
+            kth[row], self.queries, self.candidates, rows[row], self.places[rows[row], column]
+        )
+        return np.asarray(chance.sum(axis=1) > self.allowed)
 
 
 def nearest(

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,15 +28,17 @@ class Draw:
         seed: draws the pairs as well.
         validation: share of the measures.
         test: share of the measures.
+        calibration: share of the measures.
     """
 
     seed: int
     validation: float
     test: float
+    calibration: float
 
     def split(self, count: int) -> Split:
         """The split of so many measures."""
-        return Split.draw(count, validation=self.validation, test=self.test, seed=self.seed)
+        return Split.draw(count, **asdict(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ class Solved:
         train_distances: their W_p.
         validation_pairs: of measures that choose and calibrate.
         validation_distances: their W_p.
+        calibration_pairs: of measures that intervals are calibrated on; there may be none.
+        calibration_distances: their W_p.
         total: pairs in all, those of test measures and those that cross parts too.
         digest: a hash of where they come from.
     """
@@ -58,6 +62,8 @@ class Solved:
     train_distances: Float64[np.ndarray, " k"]
     validation_pairs: Int64[np.ndarray, "v 2"]
     validation_distances: Float64[np.ndarray, " v"]
+    calibration_pairs: Int64[np.ndarray, "c 2"]
+    calibration_distances: Float64[np.ndarray, " c"]
     total: int
     digest: str
 
@@ -74,16 +80,26 @@ class Solved:
             inside = np.zeros(count, dtype=bool)
             inside[members] = True
             chosen[name] = inside[pairs].all(axis=1)
-            if name != "test" and not chosen[name].any():
+            if name in ("train", "validation") and not chosen[name].any():
                 raise SettingError(
                     f"no pair lies within the {len(members)} {name} measures; solve more pairs, or leave the choice of "
                     "pairs to wembed.precompute"
                 )
-        train, check = chosen["train"], chosen["validation"]
-        return cls(split, pairs[train], distances[train], pairs[check], distances[check], total, digest)
+        train, check, calibration = (chosen[name] for name in ("train", "validation", "calibration"))
+        return cls(
+            split,
+            train_pairs=pairs[train],
+            train_distances=distances[train],
+            validation_pairs=pairs[check],
+            validation_distances=distances[check],
+            calibration_pairs=pairs[calibration],
+            calibration_distances=distances[calibration],
+            total=total,
+            digest=digest,
+        )
 
     def beginning(self, share: float) -> "Solved":
-        """The first of the training pairs, a share of them; the validation pairs are all kept."""
+        """The first of the training pairs, a share of them; the others are all kept."""
         count = max(1, round(share * len(self.train_pairs)))
         return replace(
             self,
@@ -121,7 +137,7 @@ class Source(Protocol):
 
 
 class Drawn:
-    """Pairs drawn for a fit, solved and kept in memory; those of the test measures are left unsolved."""
+    """Pairs drawn for a fit, solved and kept in memory; those of test measures are left unsolved."""
 
     def __init__(self, measures: Measures, cost: GroundCost, draw: Draw, n_jobs: int) -> None:
         self.measures, self.cost, self.seed, self.n_jobs = measures, cost, draw.seed, n_jobs
@@ -135,7 +151,9 @@ class Drawn:
         if pairs > self._asked:
             plan = split_pairs(self.split, pairs - self._asked, self.seed, earlier=self._rounds)
             self._asked = pairs
-            wanted = PairPlan(plan.segments[:2])
+            parts = [name for name, part in self.split.parts().items() if len(part)]
+            kept = zip(parts, plan.segments, strict=True)
+            wanted = PairPlan(tuple(segment for name, segment in kept if name != "test"))
             added = wanted.take(0, len(wanted))
             started = time.perf_counter()
             distances = exact_distances(self.measures, added, self.cost, self.n_jobs, progress)
@@ -176,7 +194,7 @@ class Given:
                 f"{store.path} holds {len(store):,} of {store.manifest['pairs']:,} pairs; run the same precompute "
                 "again: it goes on from there"
             )
-        split = stored_split(store, self.draw.seed, self.draw.validation, self.draw.test)
+        split = stored_split(store, **asdict(self.draw))
         pairs_there, distances, digest = store.read()
         return Solved.divide(split, pairs_there, distances, len(store), digest)
 
@@ -207,7 +225,7 @@ class Kept:
         return found.beginning(pairs / there_are) if pairs < there_are else found
 
     def _drawn_again(self) -> Draw:
-        return Draw(*(self.settings[name] for name in ("seed", "validation", "test")))
+        return Draw(*(self.settings[field.name] for field in fields(Draw)))
 
 
 def _most(split: Split) -> int:

@@ -1,4 +1,4 @@
-"""Which pairs to solve, and the split of measures into train, validation and test."""
+"""Which pairs to solve, and the split of measures into train, validation, test and calibration."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -23,6 +23,9 @@ __all__ = [
 
 CLIQUE = 8  # measures in a clique; at equal numbers of pairs smaller cliques show the encoder more measures
 _SMALLEST_PART = 2
+_CALIBRATION = 100, 500  # measures at least and at most; the least only if it is no more than
+_CALIBRATION_SHARE = 1 / 8  # of those that would be for training
+_CALIBRATION_PAIRS = 4  # a measure, each by itself: cliques would tell less of how errors vary
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,43 +80,59 @@ class Split:
         train: measures that training steps see.
         validation: measures that choose the checkpoint and set the calibration.
         test: measures that nothing sees before the errors are reported.
+        calibration: measures that set how wide an interval is, and nothing else.
     """
 
     train: Int64[np.ndarray, " n_train"]
     validation: Int64[np.ndarray, " n_validation"]
     test: Int64[np.ndarray, " n_test"]
+    calibration: Int64[np.ndarray, " n_calibration"]
 
     @classmethod
-    def draw(cls, count: int, *, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> "Split":
+    def draw(
+        cls, count: int, *, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05, seed: int = 0
+    ) -> "Split":
         """Split `count` measures at random.
+
+        Where `calibration` is not 0, at least 100 measures are for it, or an eighth of those that would be for training
+        where that is less, and at most 500: the width of an interval is as sure as they are many, and each is solved
+        against references.
 
         Raises:
             SettingError: fractions that leave a part empty, or too few measures to split.
         """
-        if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
-            raise SettingError(f"validation={validation} and test={test} leave no measures to train on")
+        shares = {"validation": validation, "test": test, "calibration": calibration}
+        if not (0 < validation < 1 and min(shares.values()) >= 0 and sum(shares.values()) < 1):
+            given = ", ".join(f"{name}={share}" for name, share in shares.items())
+            raise SettingError(f"{given}: these leave no measures to train on")
         if seed < 0:
             raise SettingError(f"seed={seed}; give a number >= 0")
-        sizes = [round(count * validation), round(count * test)]
-        if not _large_enough(count, validation, test):
-            enough = int(3 / min(share for share in (validation, test, 1 - validation - test) if share > 0)) + 3
-            while _large_enough(enough - 1, validation, test):
+        if not _large_enough(count, **shares):
+            training = min(1 - sum(shares.values()), (1 - validation - test) * (1 - _CALIBRATION_SHARE))
+            enough = int(4 / min(share for share in (validation, test, training) if share > 0)) + 4
+            while _large_enough(enough - 1, **shares):
                 enough -= 1
             raise SettingError(
                 f"{count} measures are too few to split into train, validation and test; "
                 f"give at least {enough}, or solve all pairs with wembed.exact_distances"
             )
         order = np.random.default_rng([seed, 0]).permutation(count)
-        parts = np.split(order, [sizes[0], sum(sizes)])
-        return cls(train=np.sort(parts[2]), validation=np.sort(parts[0]), test=np.sort(parts[1]))
+        parts = [np.sort(part) for part in np.split(order, np.cumsum(_sizes(count, **shares)))]
+        return cls(train=parts[3], validation=parts[0], test=parts[1], calibration=parts[2])
 
     def parts(self) -> dict[str, Int64[np.ndarray, " n"]]:
         """The parts by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: getattr(self, name) for name in ("train", "validation", "test", "calibration")}
 
 
-def _large_enough(count: int, validation: float, test: float) -> bool:
-    sizes = [round(count * validation), round(count * test)]
+def _sizes(count: int, validation: float, test: float, calibration: float) -> list[int]:
+    held = [round(count * validation), round(count * test)]
+    least = min(_CALIBRATION[0], round(max(count - sum(held), 0) * _CALIBRATION_SHARE))
+    return [*held, min(max(round(count * calibration), least), _CALIBRATION[1]) if calibration else 0]
+
+
+def _large_enough(count: int, validation: float, test: float, calibration: float) -> bool:
+    sizes = _sizes(count, validation, test, calibration)
     return min(sizes[0], count - sum(sizes), sizes[1] if test else sizes[0]) >= _SMALLEST_PART
 
 
@@ -207,6 +226,9 @@ def split_pairs(
 ) -> PairPlan:
     """About `count` pairs, each part of the split getting its share by number of measures.
 
+    The calibration part, few as its measures may be, gets four pairs a measure, or a tenth of the pairs where that is
+    less.
+
     Args:
         split: the parts; no pair crosses them.
         count: pairs in all.
@@ -216,10 +238,13 @@ def split_pairs(
     """
     total = sum(len(part) for part in split.parts().values())
     segments: list[Cliques | Listed] = []
-    for k, part in enumerate(split.parts().values()):
+    for k, (name, part) in enumerate(split.parts().items()):
         if len(part):
             rng = np.random.default_rng([seed, 1 + k, *([len(earlier)] if earlier else [])])
-            wanted, before = max(1, round(count * len(part) / total)), [round_.segments[k] for round_ in earlier]
+            wanted = max(1, round(count * len(part) / total))
+            before = [round_.segments[len(segments)] for round_ in earlier]
+            if name == "calibration":
+                wanted, draw = max(wanted, min(_CALIBRATION_PAIRS * len(part), count // 10)), "random"
             if before and (wanted + sum(map(len, before))) * 3 > len(part) * (len(part) - 1) // 2:
                 segments.append(_other_pairs(part, wanted, before, rng))
             else:

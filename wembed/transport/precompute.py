@@ -28,6 +28,7 @@ def precompute(
     draw: str = "cliques",
     validation: float = 0.1,
     test: float = 0.1,
+    calibration: float = 0.05,
     progress: Progress | None = None,
 ) -> DistanceStore:
     """Solve pairs exactly, in parallel, and keep the distances in a folder.
@@ -39,7 +40,7 @@ def precompute(
     Args:
         measures: the collection.
         path: the folder of the store.
-        pairs: how many pairs, drawn within the train, validation and test measures; or "all"; or a (k, 2) array of
+        pairs: how many pairs, drawn within the parts of the split of measures; or "all"; or a (k, 2) array of
             your own.
         cost: the ground cost; euclidean W_2 by default.
         n_jobs: processes, or -1 for one a core. `joblib.parallel_config` chooses the backend.
@@ -47,6 +48,7 @@ def precompute(
         draw: "cliques" of eight measures, from which an encoder learns faster; or "random", each pair by itself.
         validation: share of the measures, and of the pairs, for validation.
         test: share of the measures, and of the pairs, for test.
+        calibration: share of the measures that intervals are calibrated on, as in `Split.draw`; 0 for none.
         progress: called with the pairs done and the pairs in all.
 
     Raises:
@@ -60,7 +62,7 @@ def precompute(
     check_jobs(n_jobs)
     path = Path(path)
     found = DistanceStore(path) if (path / "_manifest.json").exists() else None
-    rounds, recipe = _plan(len(measures), pairs, draw, seed, validation, test, found)
+    rounds, recipe = _plan(len(measures), pairs, draw, seed, (validation, test, calibration), found)
     plan = _joined(rounds)
     identity: dict[str, Any] = {
         "measures": measures.fingerprint,
@@ -104,12 +106,15 @@ def precompute(
     return store
 
 
-def stored_split(store: DistanceStore, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
+def stored_split(
+    store: DistanceStore, seed: int, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05
+) -> Split:
     """The split that the pairs of a store were drawn within; a fresh one where the pairs were the user's own."""
+    shares: dict[str, Any] = {"validation": validation, "test": test, "calibration": calibration, "seed": seed}
     plan = store.manifest["plan"]
     if plan["kind"] == "split":
-        return Split.draw(store.manifest["count"], validation=plan["validation"], test=plan["test"], seed=plan["seed"])
-    return Split.draw(store.manifest["count"], validation=validation, test=test, seed=seed)
+        shares = {name: plan[name] for name in shares}
+    return Split.draw(store.manifest["count"], **shares)
 
 
 def stored_settings(path: str | Path) -> dict[str, Any] | None:
@@ -130,7 +135,7 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
 
 
 def _plan(
-    count: int, pairs: Any, draw: str, seed: int, validation: float, test: float, found: DistanceStore | None
+    count: int, pairs: Any, draw: str, seed: int, shares: tuple[float, float, float], found: DistanceStore | None
 ) -> tuple[list[PairPlan], dict[str, Any]]:
     """The pairs in rounds, each added to a store that held those before, and the recipe that makes them again."""
     if draw not in DRAWS:
@@ -143,8 +148,9 @@ def _plan(
         return [PairPlan((Listed(listed_pairs(pairs, count)),))], {"kind": "listed"}
     if pairs < 1:
         raise SettingError(f"pairs={pairs}; give at least one")
-    split = Split.draw(count, validation=validation, test=test, seed=seed)
-    recipe = {"kind": "split", "draw": draw, "seed": int(seed), "validation": validation, "test": test}
+    of_measures: dict[str, Any] = dict(zip(("validation", "test", "calibration"), shares, strict=True))
+    split = Split.draw(count, **of_measures, seed=seed)
+    recipe = {"kind": "split", "draw": draw, "seed": int(seed), **of_measures}
     sizes = [int(pairs)]
     stored = {} if found is None else found.manifest.get("plan", {})
     before = stored.get("rounds", [])

@@ -1,0 +1,108 @@
+"""How unlike the training measures a measure is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from wembed.euclidean import distances_between
+from wembed.measures import Measures
+
+__all__ = ["Novelty"]
+
+_AXES = 64
+_KEPT = 1_000  # training measures
+_NEAREST = 5
+_ENOUGH = 100  # typical measures
+_TYPICAL, _RARE = 0.5, 0.99
+_TRAITS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Novelty:
+    """Distance to the nearest training measures, on the leading axes of the embedding.
+
+    Each axis is divided by the root of its standard deviation, so that what varies little weighs more than in W_p and
+    less than in Mahalanobis's distance. Two more axes are the logarithms of the number of atoms, and of the number
+    of atoms of equal mass that would be as concentrated, for the vector of a strange measure may not show it.
+
+    Attributes:
+        mean: of the training vectors; of longer vectors the first numbers are looked at.
+        axes: principal axes, divided as said.
+        known: places of training measures.
+        trait_mean: of the two traits of the training measures.
+        trait_scale: what they are multiplied by.
+        typical: median over unseen measures like the training ones.
+        rare: 99th percentile over them.
+    """
+
+    mean: Float32[np.ndarray, " dim"]
+    axes: Float32[np.ndarray, "dim axes"]
+    known: Float32[np.ndarray, "kept places"]
+    trait_mean: Float64[np.ndarray, " traits"]
+    trait_scale: Float64[np.ndarray, " traits"]
+    typical: float = 0.0
+    rare: float = 1.0
+
+    @classmethod
+    def fit(cls, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> "Novelty":
+        """Remember some of the training measures; `calibrated` sets what is typical."""
+        mean = vectors.mean(axis=0)
+        centred = (vectors - mean).astype(np.float64)
+        values, left = np.linalg.eigh(centred @ centred.T / len(centred))
+        kept = np.flatnonzero(values > 1e-9 * max(float(values[-1]), np.finfo(float).tiny))[-_AXES:]
+        deviations = np.sqrt(values[kept])
+        axes = centred.T @ (left[:, kept] / (deviations * len(centred) ** 0.5))
+        axes /= np.sqrt(deviations)
+        traits = _traits(measures)
+        # As heavy as the leading axis: one standard deviation of a trait moves a measure as far.
+        unit = float(deviations.max(initial=0.0)) ** 0.5 or 1.0
+        scale = unit / np.maximum(traits.std(axis=0), 0.05)
+        started = cls(
+            mean,
+            axes.astype(np.float32),
+            np.empty((0, axes.shape[1] + _TRAITS), np.float32),
+            traits.mean(axis=0),
+            scale,
+        )
+        return replace(started, known=started._places(measures, vectors)[:_KEPT])
+
+    def calibrated(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> "Novelty":
+        """The same, these measures being typical ones that it has not seen.
+
+        Where they are too few to tell what a hundredth is, the training measures are asked too, each about the others.
+        """
+        raw = self._raw(measures, vectors)
+        if len(raw) < _ENOUGH:
+            raw = np.concatenate([raw, self._mean_of_nearest(self.known, itself=True)])
+        typical, rare = np.quantile(raw, [_TYPICAL, _RARE])
+        return replace(self, typical=float(typical), rare=float(max(rare, typical * (1 + 1e-3), np.finfo(float).tiny)))
+
+    def __call__(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
+        """Unusualness: 0 for a typical measure, 1 for the most unusual hundredth of those like the training ones."""
+        return (self._raw(measures, vectors) - self.typical) / (self.rare - self.typical)
+
+    def _raw(self, measures: Measures, vectors: np.ndarray) -> Float64[np.ndarray, " n"]:
+        return self._mean_of_nearest(self._places(measures, vectors), itself=False)
+
+    def _mean_of_nearest(self, places: np.ndarray, *, itself: bool) -> Float64[np.ndarray, " n"]:
+        """Mean distance to the nearest known places, a place itself left out where it is among them."""
+        nearest = min(_NEAREST + itself, len(self.known))
+        found = np.empty(len(places))
+        for start in range(0, len(places), _KEPT):
+            far = distances_between(places[start : start + _KEPT], self.known)
+            found[start : start + _KEPT] = np.partition(far, nearest - 1, axis=1)[:, :nearest].sum(axis=1)
+        return found / max(nearest - itself, 1)
+
+    def _places(self, measures: Measures, vectors: np.ndarray) -> Float32[np.ndarray, "n places"]:
+        traits = (_traits(measures) - self.trait_mean) * self.trait_scale
+        return np.concatenate(
+            [(vectors[:, : len(self.mean)] - self.mean) @ self.axes, traits.astype(np.float32)], axis=1
+        )
+
+
+def _traits(measures: Measures) -> Float64[np.ndarray, "n traits"]:
+    if len(measures) == 0:
+        return np.empty((0, _TRAITS))
+    concentration = np.add.reduceat(np.square(measures.weights), measures.offsets[:-1])
+    return np.stack([np.log(measures.sizes), -np.log(concentration)], axis=1)

@@ -1,0 +1,387 @@
+"""Trust: what may be said of how far off predicted distances are, and of measures unlike those learned from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+
+from wembed.errors import SettingError
+from wembed.euclidean import paired_distances
+from wembed.learning.intervals import IntervalModel
+from wembed.learning.novelty import Novelty
+from wembed.measures import Measures
+from wembed.transport.bounds import Bounds, Sketcher, Sketches
+from wembed.transport.costs import GroundCost
+from wembed.transport.parallel import Progress, exact_distances
+
+__all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
+
+UNUSUAL = 3.0  # unusualness that is warned of: a long way beyond the most unusual hundredth
+_FITTED_ON = 2_000  # validation pairs
+_CALIBRATED_ON = 4_000  # calibration pairs
+_LEVEL = 0.9
+_PAIRS = 1 << 18  # answered in one go
+_FEWEST = 20  # pairs, of validation and of calibration measures, that intervals begin to make sense from
+
+Vectors = Float32[np.ndarray, "n dim"]
+Encode = Callable[[Measures], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Distances, and what is known of how far off they may be; all arrays have the shape of the answer.
+
+    Attributes:
+        predicted: Euclidean distance of the vectors.
+        estimate: the best answer there is: the exact distance where it was solved; else the predicted one, corrected by
+            what calibration pairs like it have shown, and within the certified bounds where references were used.
+        lower: lower end of the interval; the exact distance where it was solved.
+        upper: upper end of the interval.
+        exact: whether it was solved.
+        unusualness: of the more unusual of the two measures: 0 is typical of unseen measures like the training ones, 1
+            the most unusual hundredth of them, and from 3 on there is a warning.
+    """
+
+    predicted: Float64[np.ndarray, "*shape"]
+    estimate: Float64[np.ndarray, "*shape"]
+    lower: Float64[np.ndarray, "*shape"]
+    upper: Float64[np.ndarray, "*shape"]
+    exact: Bool[np.ndarray, "*shape"]
+    unusualness: Float64[np.ndarray, "*shape"]
+
+    @property
+    def solved(self) -> int:
+        """How many of these distances are exact."""
+        return int(self.exact.sum())
+
+    def shaped(self, shape: tuple[int, int]) -> "Distances":
+        """The same as matrices."""
+        return Distances(*(array.reshape(shape) for array in vars(self).values()))
+
+    def mirrored(self, count: int) -> "Distances":
+        """Of pairs above the diagonal, the symmetric matrices; nothing is uncertain on it."""
+        places = np.triu_indices(count, 1)
+
+        def matrix(array: np.ndarray) -> np.ndarray:
+            full = np.zeros((count, count), dtype=array.dtype)
+            full[places] = array
+            return full | full.T if array.dtype == bool else full + full.T
+
+        return Distances(*(matrix(array) for array in vars(self).values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Measures on one side of some pairs, and what answers about them need."""
+
+    vectors: Float[np.ndarray, "n dim"]
+    unusualness: Float64[np.ndarray, " n"]
+    sketches: Sketches | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What is known of the errors of an encoder.
+
+    Attributes:
+        novelty: tells measures unlike the training ones.
+        sketcher: bounds by references; None where none were wanted.
+        plain: intervals from vectors alone; None without calibration.
+        refined: intervals from bounds as well.
+    """
+
+    novelty: Novelty
+    sketcher: Sketcher | None
+    plain: IntervalModel | None = None
+    refined: IntervalModel | None = None
+
+    @classmethod
+    def build(
+        cls,
+        cost: GroundCost,
+        members: Measures,
+        typical: Measures,
+        encode: Encode,
+        learned: int,
+        references: int,
+        seed: int,
+    ) -> "Trust":
+        """Without intervals yet.
+
+        Args:
+            cost: the ground cost.
+            members: training measures, in random order.
+            typical: unseen measures like them.
+            encode: measures to vectors.
+            learned: how many of their numbers are; a measure is not strange for being far off, where that is exact.
+            references: how many of the training measures bounds go by way of; 0 for none.
+            seed: chooses them.
+        """
+        novelty = Novelty.fit(members, encode(members)[:, :learned]).calibrated(typical, encode(typical))
+        return cls(novelty, Sketcher.build(members, cost, references, seed) if references else None)
+
+    def calibrated(
+        self,
+        encode: Encode,
+        measures: Measures,
+        fitted_on: tuple[np.ndarray, np.ndarray],
+        calibrated_on: tuple[np.ndarray, np.ndarray],
+        n_jobs: int = 1,
+        progress: Progress | None = None,
+    ) -> "Trust":
+        """With intervals, from pairs (k, 2) of the measures and their exact distances (k,), both times.
+
+        Pairs of equal measures are left out. Where either has fewer than 20 pairs left there are no intervals.
+        """
+        parts = [
+            (p[d > 0][:most], d[d > 0][:most])
+            for (p, d), most in ((fitted_on, _FITTED_ON), (calibrated_on, _CALIBRATED_ON))
+        ]
+        if min(len(pairs) for pairs, _ in parts) < _FEWEST:
+            return replace(self, plain=None, refined=None)
+        used = np.unique(np.concatenate([pairs for pairs, _ in parts]))
+        own = measures[used]
+        side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
+        models: list[IntervalModel | None] = []
+        for refine in (False, self.sketcher is not None):
+            shown = []
+            for pairs, exact in parts:
+                i, j = np.searchsorted(used, pairs).T
+                predicted = _apart(side.vectors, i, j)
+                shown.append((self._traits(side, side, i, j, predicted, refine)[0], predicted, exact))
+            models.append(IntervalModel.fit(*shown[0]).calibrated(*shown[1]))
+        return replace(self, plain=models[0], refined=models[1] if self.sketcher is not None else None)
+
+    def side(
+        self,
+        measures: Measures,
+        vectors: Float[np.ndarray, "n dim"],
+        refine: bool,
+        n_jobs: int = 1,
+        progress: Progress | None = None,
+    ) -> Side:
+        """What answers about these measures need; with `refine` each is solved against the references."""
+        sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
+        return Side(vectors, self.novelty(measures, vectors.astype(np.float32)), sketches)
+
+    def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
+        """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs.
+
+        Raises:
+            SettingError: told to, and there are no references.
+        """
+        if self.sketcher is None:
+            if refine:
+                raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
+            return False
+        return 2 * len(self.sketcher.references.measures) * measures <= pairs if refine is None else refine
+
+    def answer(
+        self, level: float, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+    ) -> Distances:
+        """Distances of a[i] and b[j] with their intervals, refined where both sides have sketches."""
+        predicted = _apart(a.vectors, i, j, b.vectors)
+        refine = a.sketches is not None and b.sketches is not None
+        model = self._intervals(refine=refine)
+        traits, bounds = self._traits(a, b, i, j, predicted, refine)
+        estimate = model.estimate(traits, predicted)
+        lower, upper = model.interval(level, traits, predicted)
+        if bounds is not None:
+            estimate, lower, upper = (np.clip(x, bounds.lower, bounds.upper) for x in (estimate, lower, upper))
+        same = predicted == 0  # the same measure twice
+        estimate[same] = lower[same] = upper[same] = 0.0
+        unusual = np.maximum(a.unusualness[i], b.unusualness[j])
+        return Distances(predicted, estimate, lower, upper, np.zeros(len(i), dtype=bool), unusual)
+
+    def chance_below(
+        self,
+        threshold: Float64[np.ndarray, " k"],
+        a: Side,
+        b: Side,
+        i: Int64[np.ndarray, " k"],
+        j: Int64[np.ndarray, " k"],
+    ) -> Float64[np.ndarray, " k"]:
+        """How likely W_p of a[i] and b[j] is below a threshold, by what their vectors tell.
+
+        Raises:
+            SettingError: the model has no calibration measures.
+        """
+        predicted = _apart(a.vectors, i, j, b.vectors)
+        traits, _ = self._traits(a, b, i, j, predicted, refine=False)
+        return self._intervals(refine=False).chance_below(threshold, traits, predicted)
+
+    def lower(
+        self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+    ) -> Float64[np.ndarray, " k"]:
+        """Certified lower bounds; both sides have sketches."""
+        assert self.sketcher is not None
+        assert a.sketches is not None
+        assert b.sketches is not None
+        return self.sketcher.lower(a.sketches, b.sketches, i, j)
+
+    def _intervals(self, *, refine: bool) -> IntervalModel:
+        model = self.refined if refine else self.plain
+        if model is None:
+            raise SettingError(
+                "the model has no calibration measures, so there are no intervals; give it some that it has not seen "
+                "with embedder.calibrate(measures), or fit it with more measures and pairs, and calibration above 0"
+            )
+        return model
+
+    def bounds(self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Bounds:
+        """Certified bounds; both sides have sketches."""
+        assert self.sketcher is not None
+        assert a.sketches is not None
+        assert b.sketches is not None
+        upper = self.sketcher.upper(a.sketches, b.sketches, i, j).min(axis=1)
+        return Bounds(np.minimum(self.lower(a, b, i, j), upper), upper)
+
+    def _traits(
+        self, a: Side, b: Side, i: np.ndarray, j: np.ndarray, predicted: np.ndarray, refine: bool
+    ) -> tuple[Float64[np.ndarray, "k traits"], Bounds | None]:
+        """What an interval depends on beside the predicted distance, and the bounds where they were taken."""
+        unusual = np.stack([a.unusualness[i], b.unusualness[j]], axis=1)
+        plain = np.stack([unusual.max(axis=1), unusual.min(axis=1)], axis=1)
+        if not refine:
+            return plain, None
+        assert self.sketcher is not None
+        assert a.sketches is not None
+        assert b.sketches is not None
+        upper = self.sketcher.upper(a.sketches, b.sketches, i, j)
+        lower = self.sketcher.lower(a.sketches, b.sketches, i, j)
+        least = 1e-9 * float(upper.max(initial=0.0)) + np.finfo(float).tiny
+        ratios = np.log((upper + least) / (predicted + least)[:, None])
+        below = np.log((lower + least) / (predicted + least))[:, None]
+        nearest = upper.min(axis=1)
+        traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
+        return traits, Bounds(np.minimum(lower, nearest), nearest)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to save; `restored` takes it."""
+        parts: dict[str, Any] = {"novelty": vars(self.novelty)}
+        if self.sketcher is not None:
+            parts["sketcher"] = self.sketcher.arrays()
+        for name in ("plain", "refined"):
+            if getattr(self, name) is not None:
+                parts[name] = vars(getattr(self, name))
+        return {
+            f"{part}.{name}": np.atleast_1d(value) for part, named in parts.items() for name, value in named.items()
+        }
+
+    @classmethod
+    def restored(cls, cost: GroundCost, arrays: dict[str, np.ndarray]) -> "Trust":
+        """What `arrays` were taken from."""
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in arrays.items():
+            part, _, field = name.partition(".")
+            parts.setdefault(part, {})[field] = value
+        for part, scalars in (("novelty", ("typical", "rare")), ("plain", ("floor",)), ("refined", ("floor",))):
+            for field in scalars if part in parts else ():
+                parts[part][field] = float(parts[part][field][0])
+        intervals = {name: IntervalModel(**parts[name]) for name in ("plain", "refined") if name in parts}
+        sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
+        return cls(Novelty(**parts["novelty"]), sketcher, **intervals)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an answer about distances has to give.
+
+    Attributes:
+        interval: share of pairs whose exact distance lies between the ends; None for 0.9.
+        tolerance: relative error within which an estimate is good enough; where the interval leaves more open, the pair
+            is solved.
+        budget: pairs that may be solved, those first whose interval leaves most open; without a tolerance, so many are.
+        refine: go by way of the references; None where that takes less than half the solves of the pairs.
+
+    Raises:
+        SettingError: a number out of range.
+    """
+
+    interval: float | None = None
+    tolerance: float | None = None
+    budget: int | None = None
+    refine: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and not 0 < self.interval < 1:
+            raise SettingError(f"interval={self.interval}; give a share between 0 and 1, such as 0.9")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise SettingError(f"tolerance={self.tolerance}; give a relative error above 0, such as 0.02")
+        if self.budget is not None and self.budget < 0:
+            raise SettingError(f"budget={self.budget}; give a number of pairs of at least 0")
+
+    @property
+    def level(self) -> float:
+        """Of the interval."""
+        return self.interval or _LEVEL
+
+
+def answered(
+    trust: Trust,
+    cost: GroundCost,
+    a: tuple[Measures, np.ndarray],
+    b: tuple[Measures, np.ndarray],
+    pairs: tuple[np.ndarray, np.ndarray],
+    asked: Asked,
+    n_jobs: int = 1,
+    progress: Callable[[str], Progress] = lambda _: lambda done, total: None,
+) -> Distances:
+    """Distances of a[i] and b[j] as they were asked for: predicted, with intervals, exact where that is needed.
+
+    Args:
+        trust: of the encoder.
+        cost: the ground cost.
+        a: measures and their vectors.
+        b: the same object as `a`, or others.
+        pairs: i and j.
+        asked: what to give.
+        n_jobs: processes for exact solves.
+        progress: by what is done, a function to call with the number done and the number in all.
+
+    Raises:
+        SettingError: there are no intervals, or no references to refine by.
+        SolverError: a solution could not be certified.
+    """
+    i, j = pairs
+    refine = trust.refines(len(i), len(a[0]) + (0 if b is a else len(b[0])), asked.refine)
+    left = trust.side(*a, refine, n_jobs, progress("references"))
+    right = left if b is a else trust.side(*b, refine, n_jobs, progress("references"))
+    parts = [
+        trust.answer(asked.level, left, right, i[start : start + _PAIRS], j[start : start + _PAIRS])
+        for start in range(0, max(len(i), 1), _PAIRS)
+    ]
+    found = Distances(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+    chosen = _worth_solving(found, asked)
+    if len(chosen):
+        together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
+        rows = np.stack([i[chosen], j[chosen] + (0 if b is a else len(a[0]))], axis=1)
+        exact = exact_distances(together, rows, cost, n_jobs, progress("exact distances"))
+        for array in (found.estimate, found.lower, found.upper):
+            array[chosen] = exact
+        found.exact[chosen] = True
+    return found
+
+
+def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:
+    """Pairs whose interval leaves more open than is tolerated, the most open first, as many as may be solved."""
+    if asked.tolerance is None and asked.budget is None:
+        return np.empty(0, dtype=np.int64)
+    # An estimate e is within t of any W of [lower, upper] if e <= (1 + t) lower and e >= (1 - t) upper.
+    tiny = np.finfo(float).tiny
+    open_ = np.maximum(
+        found.estimate / np.maximum(found.lower, tiny) - 1, 1 - found.estimate / np.maximum(found.upper, tiny)
+    )
+    open_[found.upper == 0] = 0.0
+    order = np.argsort(-open_, kind="stable")
+    wanted = int((open_ > (asked.tolerance or 0.0)).sum())
+    return order[: wanted if asked.budget is None else min(wanted, asked.budget)]
+
+
+def _apart(x: np.ndarray, i: np.ndarray, j: np.ndarray, y: np.ndarray | None = None) -> Float64[np.ndarray, " k"]:
+    y, step, found = x if y is None else y, max(1, (1 << 22) // max(x.shape[1], 1)), np.empty(len(i))
+    for start in range(0, len(i), step):
+        found[start : start + step] = paired_distances(x[i[start : start + step]], y[j[start : start + step]])
+    return found
