@@ -4,12 +4,13 @@ import csv
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
-from wembed.errors import ReadError, SettingError, WembedError
+from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
@@ -204,18 +205,31 @@ def evaluate(
     queries: Annotated[int, typer.Option(help="Measures whose ten nearest are found exactly; 0 for none.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Optional[Path], typer.Option(help="Save predicted against exact as PNG, SVG or PDF.")] = None,  # noqa: UP045
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a report as one HTML page; its pictures go into a folder beside it."),
+    ] = None,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="For the report: a name for each measure of DATA, as .npy or as a text file of lines."),
+    ] = None,
     jobs: Jobs = -1,
     seed: Seed = 0,
     support: Support = None,
 ) -> None:
     """Report the errors of a model on those measures of the data that it was not fitted on."""
+    import numpy as np
+
     from wembed.embedder import evaluate as run
     from wembed.pictures import draw_scatter
     from wembed.progress import bar
 
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
+    if html is not None and (html.suffix != ".html" or not html.parent.is_dir()):
+        raise SettingError(f"{html}: give a file that ends in .html, in a folder that is there")
     embedder, measures = _load(model), _read(data, support)
+    names = None if labels is None else _labels(labels, len(measures))
     unseen = embedder.unseen(measures)
     if len(unseen) == 1 < len(measures):
         raise SettingError(
@@ -231,6 +245,13 @@ def evaluate(
         _table(report, f"unseen measures ({left:,} were learned from)" if left else f"measures of {data}")
     if picture is not None:
         draw_scatter(report, picture)
+    if html is not None:
+        from wembed.report import write_report
+
+        if names is not None and len(unseen) < len(measures):
+            names = names[np.isin(measures.digests(), unseen.digests())]
+        files = write_report(embedder, unseen, report, html, names)
+        _say(f"{html} and {len(files) - 1} pictures in {files[-1].parent}")
 
 
 @app.command()
@@ -256,10 +277,23 @@ def distance(
     a: Annotated[Path, typer.Argument(help="Measures.")],
     b: Annotated[Path, typer.Argument(help="As many measures as A holds, or a single one.")],
     exact: Annotated[bool, typer.Option("--exact", help="Solve the pairs exactly as well.")] = False,
+    interval: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Print an interval too, within which this share of exact distances lies, such as 0.9."),
+    ] = None,
+    tolerance: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Solve those pairs whose interval leaves more than this relative error open, such as 0.02."),
+    ] = None,
+    budget: Annotated[Optional[int], typer.Option(help="Most pairs to solve for that; the widest first.")] = None,  # noqa: UP045
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
-    """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV."""
+    """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
+
+    With an interval, a tolerance or a budget: the estimate, which is exact where the last column says so, the interval,
+    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 3 on not to be relied on).
+    """
     import numpy as np
 
     from wembed.measures import Measures
@@ -269,7 +303,15 @@ def distance(
     embedder, left, right = _load(model), _read(a, support), _read(b, support)
     count = max(len(left), len(right))
     left, right = (m[np.zeros(count, dtype=int)] if len(m) == 1 else m for m in (left, right))
-    columns: dict[str, np.ndarray] = {"predicted": embedder.distance(left, right)}
+    columns: dict[str, np.ndarray]
+    if (interval, tolerance, budget) != (None, None, None):
+        embedder.n_jobs = jobs
+        answers = embedder.distance(left, right, interval=interval, tolerance=tolerance, budget=budget)
+        columns = {name: getattr(answers, name) for name in ("predicted", "estimate", "lower", "upper", "unusualness")}
+        columns["solved"] = answers.exact
+        _say(f"{answers.solved:,} of {count:,} pairs were solved exactly")
+    else:
+        columns = {"predicted": embedder.distance(left, right)}
     if exact:
         pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
         with bar(True, "exact distances", unit="pairs") as show:
@@ -302,6 +344,13 @@ def query(
     data: Data,
     k: Annotated[int, typer.Option("-k", help="Neighbours of each measure.")] = 10,
     rerank: Annotated[int, typer.Option(help="Candidates to solve exactly before the best k are kept.")] = 0,
+    recall: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            help="Solve as many candidates as it takes to find this share of the true k nearest, such as 0.99."
+        ),
+    ] = None,
+    certified: Annotated[bool, typer.Option("--certified", help="Solve until the k nearest are proven.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each measure.")] = False,
     jobs: Jobs = -1,
     support: Support = None,
@@ -312,14 +361,18 @@ def query(
 
     searched, asking = Index.load(index), _read(data, support)
     searched.embedder.verbose = True
-    with bar(True, "reranking" if rerank else "searching", unit="pairs" if rerank else "queries") as show:
-        found = searched.query(asking, k, rerank, jobs, show)
+    solves = rerank > 0 or recall is not None or certified
+    with bar(True, "reranking" if solves else "searching", unit="pairs" if rerank else "queries") as show:
+        found = searched.query(asking, k, rerank, jobs, show, recall=recall, certified=certified)
+    if solves:
+        _say(f"{found.solved.mean():,.1f} pairs were solved for a query in the mean, {found.solved.max():,} at most")
     if as_json:
-        for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
-            print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": rerank > 0}))
+        answers = zip(found.ids.tolist(), found.distances.tolist(), found.solved.tolist(), strict=True)
+        for row, (ids, distances, solved) in enumerate(answers):
+            print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": solves, "solved": solved}))
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["query", "rank", "id", "exact" if rerank else "predicted"])
+    writer.writerow(["query", "rank", "id", "exact" if solves else "predicted"])
     for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
         writer.writerows([row, rank, i, f"{d:.6g}"] for rank, (i, d) in enumerate(zip(ids, distances, strict=True), 1))
 
@@ -327,6 +380,7 @@ def query(
 def main() -> NoReturn:
     """Run the command line: exit code 2 and one sentence where the input is at fault."""
     os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")  # POT is called with NumPy arrays alone
+    warnings.showwarning = _warned
     try:
         app()
     except WembedError as error:
@@ -345,6 +399,18 @@ def _fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    ours = issubclass(category, UnusualWarning)
+    _say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -353,6 +419,19 @@ def _read(data: Path, support: Path | None) -> "Measures":
     from wembed.readers import read
 
     return read(data, support)
+
+
+def _labels(file: Path, count: int) -> Any:
+    import numpy as np
+
+    try:
+        names = np.load(file, allow_pickle=False) if file.suffix == ".npy" else file.read_text().splitlines()
+    except (ValueError, EOFError) as error:  # UnicodeDecodeError is a ValueError
+        raise ReadError(f"{file} holds no labels: give a .npy file (n,), or a text file of lines") from error
+    names = np.asarray(names).astype(str)
+    if names.shape != (count,):
+        raise SettingError(f"{file} holds labels of shape {names.shape}; expected one for each of {count} measures")
+    return names
 
 
 def _load(model: Path) -> "Embedder":

@@ -34,6 +34,7 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Split, random_pairs
 from wembed.transport.parallel import Progress, check_jobs, exact_distances
+from wembed.transport.slices import check_triangles
 from wembed.transport.store import DistanceStore, check_ours, write_atomically
 from wembed.trust import UNUSUAL, Asked, Distances, Trust, answered
 
@@ -45,6 +46,7 @@ _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
 _FAMILIAR = 1_000  # training measures that unusualness is told by
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 20, 40  # to calibrate on
 _KNOWN = 10_000  # training measures that an encoding is built from
 
@@ -270,7 +272,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
         wanted = Asked(**asked)
         left, right = self.transform(a), self.transform(b)
-        if not asked:
+        if wanted == Asked():
             return paired_distances(left, right).astype(np.float64)
         every = np.arange(len(a))
         return self._answered((a, left), (b, right), (every, every), wanted)
@@ -306,7 +308,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         wanted = Asked(**asked)
         left = self.transform(a)
         right = left if b is None else self.transform(b)
-        if not asked:
+        if wanted == Asked():
             return distances_between(left, right)
         if b is not None:
             rows, columns = np.divmod(np.arange(len(a) * len(b)), len(b))
@@ -482,6 +484,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._draw().split(len(measures))
         if not isinstance(self.references, (int, np.integer)) or self.references < 0:
             raise SettingError(f"references={self.references!r}; give a whole number of at least 0")
+        if self.references and not isinstance(self.metric, str):
+            check_triangles(np.asarray(self.metric, dtype=np.float64))
         if self.encoder not in ("auto", *ENCODINGS):
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
         if self.encoder != "auto":
@@ -806,6 +810,15 @@ def evaluate(
         n_jobs=n_jobs,
         progress=progress,
     )
-    report = replace(report, learning_curve=embedder.learning_curve_)
+    trust = embedder.trust
+    used, places = np.unique(report.asked, return_inverse=True)
+    refine = trust.refines(len(report.asked), len(used), None)
+    side = trust.side(measures[used], embedder._encoded(measures[used]), refine, n_jobs)
+    report = replace(
+        report,
+        learning_curve=embedder.learning_curve_,
+        intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T) if trust.calibrated_on else None,
+        unusualness=embedder.unusualness(measures),
+    )
     embedder.errors_ = report.as_dict()
     return report

@@ -1,6 +1,6 @@
 """Trust: what may be said of how far off predicted distances are, and of measures unlike those learned from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from wembed.errors import SettingError
 from wembed.euclidean import paired_distances
+from wembed.learning.evaluation import Intervals
 from wembed.learning.intervals import IntervalModel
 from wembed.learning.novelty import Novelty
 from wembed.measures import Measures
@@ -194,6 +195,22 @@ class Trust:
         estimate[same] = lower[same] = upper[same] = 0.0
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
         return Distances(predicted, estimate, lower, upper, np.zeros(len(i), dtype=bool), unusual)
+
+    @property
+    def calibrated_on(self) -> int:
+        """Calibration pairs; without any there are no intervals."""
+        return 0 if self.plain is None else len(self.plain.scores)
+
+    def intervals(
+        self, levels: Sequence[float], side: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+    ) -> Intervals:
+        """At each of these levels that there are calibration pairs enough for."""
+        refine = side.sketches is not None
+        most = self._intervals(refine=refine).highest_level
+        possible = tuple(level for level in levels if level <= most)
+        ends = [self.answer(level, side, side, i, j) for level in possible]
+        lower, upper = (np.array([getattr(one, end) for one in ends]).reshape(-1, len(i)) for end in ("lower", "upper"))
+        return Intervals(possible, lower, upper)
 
     def chance_below(
         self,

@@ -18,10 +18,11 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["Errors", "Neighborhoods", "Report", "compare", "score"]
+__all__ = ["Errors", "Intervals", "Neighborhoods", "Report", "compare", "score"]
 
 MEAN = "mean predictor"
 _NEIGHBORS = 10
+_LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,25 @@ class Neighborhoods:
 
 
 @dataclass(frozen=True, eq=False)
+class Intervals:
+    """Where the exact distances of pairs are promised to lie, at several levels.
+
+    Attributes:
+        levels: the shares of the pairs that are promised to lie within.
+        lower: ends of the intervals, a row for each level.
+        upper: the other ends.
+    """
+
+    levels: tuple[float, ...]
+    lower: Float64[np.ndarray, "levels k"]
+    upper: Float64[np.ndarray, "levels k"]
+
+    def coverage(self, exact: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " levels"]:
+        """Share of the pairs whose exact distance lies within, for each level."""
+        return np.asarray(((self.lower <= exact) & (exact <= self.upper)).mean(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
 class Report:
     """What an evaluation found.
 
@@ -105,7 +125,15 @@ class Report:
         exact_per_second: exact distances, on as many cores as were given.
         exact: W_p of the pairs.
         predicted: of the pairs, by wembed.
+        asked: the pairs, as places in the measures looked at.
+        pool: the candidates, as places in the measures looked at.
+        hoods: exact distances of the queries to the candidates; the queries are places in `pool`.
+        predicted_hoods: the same distances, by wembed.
+        seed: drew the pairs and the queries.
         learning_curve: of the fit, where it was learned.
+        intervals: of the pairs, where the embedding is calibrated.
+        unusualness: of each of the measures looked at: 0 is typical, 1 as unusual as the most unusual hundredth of the
+            measures learned from; from 2 on the predictions are not to be trusted.
     """
 
     measures: int
@@ -119,11 +147,21 @@ class Report:
     exact_per_second: float
     exact: Float64[np.ndarray, " k"] = field(repr=False)
     predicted: Float64[np.ndarray, " k"] = field(repr=False)
+    asked: Int64[np.ndarray, "k 2"] = field(repr=False)
+    pool: Int64[np.ndarray, " c"] = field(repr=False)
+    hoods: Neighborhoods = field(repr=False)
+    predicted_hoods: Float[np.ndarray, "q c"] = field(repr=False)
+    seed: int = 0
     learning_curve: LearningCurve | None = None
+    intervals: Intervals | None = field(default=None, repr=False)
+    unusualness: Float64[np.ndarray, " n"] | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers, ready for JSON; the two long arrays left out."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("exact", "predicted")}
+        """The numbers, ready for JSON; what is known of each pair and each measure is left out."""
+        plain = {key: value for key, value in vars(self).items() if key not in _LONG}
+        if self.intervals is not None:
+            shares = zip(self.intervals.levels, self.intervals.coverage(self.exact).tolist(), strict=True)
+            plain["coverage"] = {f"{level:g}": share for level, share in shares}
         plain["errors"] = {name: asdict(errors) for name, errors in self.errors.items()}
         plain["learning_curve"] = self.learning_curve and self.learning_curve.as_dict()
         return plain
@@ -198,7 +236,8 @@ def compare(
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
     predicted = distances_of_pairs(vectors, rows)
-    errors = {"wembed": score(predicted, exact, cost.order, hoods, _from_queries(vectors[pool_rows], asking))}
+    predicted_hoods = _from_queries(vectors[pool_rows], asking)
+    errors = {"wembed": score(predicted, exact, cost.order, hoods, predicted_hoods)}
     for name, other in (others or {}).items():
         theirs = np.asarray(other.transform(seen), dtype=np.float32)
         errors[name] = score(
@@ -219,6 +258,11 @@ def compare(
         exact_per_second=total / exact_seconds,
         exact=exact,
         predicted=predicted,
+        asked=asked,
+        pool=pool,
+        hoods=hoods,
+        predicted_hoods=predicted_hoods,
+        seed=seed,
     )
 
 

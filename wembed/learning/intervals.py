@@ -96,6 +96,11 @@ class IntervalModel:
             self.floor, self.knots, self.low, self.high, self.centre, self.width, edges, ordered, offsets
         )
 
+    @property
+    def highest_level(self) -> float:
+        """Of an interval that there are scores enough for: of n + 1 scores one lies beyond either end."""
+        return 1 - 2 / (int(np.diff(self.offsets).min()) + 1)
+
     def estimate(
         self, traits: Float64[np.ndarray, "k traits"], predicted: Float64[np.ndarray, " k"]
     ) -> Float64[np.ndarray, " k"]:
@@ -113,8 +118,8 @@ class IntervalModel:
         if not 0 < level < 1:
             raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
         tail = (1 - level) / 2
-        fewest = int(np.diff(self.offsets).min())
-        if (fewest + 1) * tail < 1:
+        if level > self.highest_level:
+            fewest = int(np.diff(self.offsets).min())
             raise SettingError(
                 f"interval={level} takes {int(np.ceil(1 / tail)) - 1:,} calibration pairs at each of "
                 f"{len(self.edges) + 1} ranges of distance, and the model has {fewest:,}; give it more with "

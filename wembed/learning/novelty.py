@@ -15,7 +15,8 @@ _KEPT = 1_000  # training measures
 _NEAREST = 5
 _ENOUGH = 100  # typical measures
 _TYPICAL, _RARE = 0.5, 0.99
-_TRAITS = 2
+_TRAITS = 3
+_LEAST_SPREAD = 0.05  # of a trait, lest the least difference be strange
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +24,15 @@ class Novelty:
     """Distance to the nearest training measures, on the leading axes of the embedding.
 
     Each axis is divided by the root of its standard deviation, so that what varies little weighs more than in W_p and
-    less than in Mahalanobis's distance. Two more axes are the logarithms of the number of atoms, and of the number
-    of atoms of equal mass that would be as concentrated, for the vector of a strange measure may not show it.
+    less than in Mahalanobis's distance. Three more axes say what the vector of a strange measure may not show: the
+    logarithms of the number of atoms, and of the number of atoms of equal mass that would be as concentrated; and the
+    root mean square distance of the mass to its centroid.
 
     Attributes:
         mean: of the training vectors; of longer vectors the first numbers are looked at.
         axes: principal axes, divided as said.
         known: places of training measures.
-        trait_mean: of the two traits of the training measures.
+        trait_mean: of these traits of the training measures.
         trait_scale: what they are multiplied by.
         typical: median over unseen measures like the training ones.
         rare: 99th percentile over them.
@@ -57,7 +59,8 @@ class Novelty:
         traits = _traits(measures)
         # As heavy as the leading axis: one standard deviation of a trait moves a measure as far.
         unit = float(deviations.max(initial=0.0)) ** 0.5 or 1.0
-        scale = unit / np.maximum(traits.std(axis=0), 0.05)
+        least = _LEAST_SPREAD * np.array([1.0, 1.0, float(traits[:, 2].mean()) or 1.0])
+        scale = unit / np.maximum(traits.std(axis=0), least)
         started = cls(
             mean,
             axes.astype(np.float32),
@@ -104,5 +107,8 @@ class Novelty:
 def _traits(measures: Measures) -> Float64[np.ndarray, "n traits"]:
     if len(measures) == 0:
         return np.empty((0, _TRAITS))
-    concentration = np.add.reduceat(np.square(measures.weights), measures.offsets[:-1])
-    return np.stack([np.log(measures.sizes), -np.log(concentration)], axis=1)
+    starts = measures.offsets[:-1]
+    concentration = np.add.reduceat(np.square(measures.weights), starts)
+    centred = measures.points() - np.repeat(measures.centroids(), measures.sizes, axis=0)
+    radius = np.sqrt(np.add.reduceat(measures.weights * np.einsum("ad,ad->a", centred, centred), starts))
+    return np.stack([np.log(measures.sizes), -np.log(concentration), radius], axis=1)

@@ -13,7 +13,7 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.glued import Glued, References
 from wembed.transport.pairs import listed_pairs
 from wembed.transport.parallel import Progress, check_jobs, in_workers, work_boundaries, work_of
-from wembed.transport.slices import Sliced, Slices
+from wembed.transport.slices import Sliced, Slices, check_triangles
 
 __all__ = ["Bounds", "Sketcher", "Sketches", "bounds"]
 
@@ -118,6 +118,8 @@ class Sketcher:
         """
         if references < 1:
             raise SettingError(f"references={references}; give at least 1")
+        if not isinstance(cost.metric, str):
+            check_triangles(cost.metric)
         rng = np.random.default_rng([seed, 8])
         some = measures[np.sort(rng.permutation(len(measures))[:_CANDIDATES])]
         unit = _unit(some, cost)

@@ -9,7 +9,7 @@ from wembed.errors import SettingError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 
-__all__ = ["Sliced", "Slices"]
+__all__ = ["Sliced", "Slices", "check_triangles"]
 
 _NUMBERS = 1024  # in the projections of one measure
 _LEVELS = 32  # steps of mass of one projection
@@ -66,13 +66,8 @@ class Slices:
 
     @classmethod
     def build(cls, measures: Measures, cost: GroundCost, seed: int = 0) -> "Slices":
-        """Lines for measures like these.
-
-        Raises:
-            SettingError: a cost matrix that breaks the triangle inequality on the support.
-        """
+        """Lines for measures like these; a cost matrix has been checked."""
         if not isinstance(cost.metric, str):
-            _check_triangles(cost.metric)
             lines = cost.metric[_spread_out(cost.metric, _DIRECTIONS)]
             return cls(cost, lines, _LEVELS, np.zeros(0))
         points = cost.coordinates(measures).points()
@@ -202,7 +197,12 @@ def _spread_out(matrix: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def _check_triangles(matrix: np.ndarray) -> None:
+def check_triangles(matrix: np.ndarray) -> None:
+    """Refuse a cost matrix that bounds cannot rest on.
+
+    Raises:
+        SettingError: a way by other points that is shorter than the direct one.
+    """
     from scipy.sparse.csgraph import csgraph_from_dense, shortest_path  # imported late: SciPy doubles the import time
 
     shortest = shortest_path(csgraph_from_dense(matrix, null_value=np.inf), method="FW")
@@ -210,5 +210,5 @@ def _check_triangles(matrix: np.ndarray) -> None:
     if matrix[worst] > shortest[worst] * (1 + 1e-9) + 1e-12 * float(matrix.max()):
         raise SettingError(
             f"the cost matrix is no metric: from point {int(worst[0])} to {int(worst[1])} it gives {matrix[worst]:g}, "
-            f"and {shortest[worst]:g} by way of others; bounds rest on the triangle inequality"
+            f"and {shortest[worst]:g} by way of others; bounds rest on the triangle inequality (fit with references=0)"
         )

@@ -1,0 +1,64 @@
+"""Unusualness: near 0 for more of the same, high for what is not."""
+
+import numpy as np
+import pytest
+
+import wembed
+from wembed import Embedder, Measures
+from wembed.learning.novelty import Novelty
+
+
+def clouds(seed: int, count: int, atoms: int = 20, scale: float = 1.0) -> Measures:
+    rng = np.random.default_rng(seed)
+    return Measures.from_point_clouds(
+        [scale * rng.normal(size=(atoms, 2)) * rng.uniform(0.5, 1.5, 2) for _ in range(count)]
+    )
+
+
+def vectors(measures: Measures) -> np.ndarray:
+    """Second moments, say."""
+    return np.array([(m.weights @ m.support**2) ** 0.5 for m in measures], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def novelty() -> Novelty:
+    known, typical = clouds(0, 400), clouds(1, 300)
+    return Novelty.fit(known, vectors(known)).calibrated(typical, vectors(typical))
+
+
+def test_a_hundredth_of_the_same_kind_is_above_one(novelty: Novelty) -> None:
+    fresh = clouds(2, 3_000)
+    found = novelty(fresh, vectors(fresh))
+    assert np.median(found) == pytest.approx(0, abs=0.1)
+    assert 0.002 < (found > 1).mean() < 0.03
+
+
+@pytest.mark.parametrize(("atoms", "scale"), [(400, 1.0), (20, 3.0), (3, 1.0)])
+def test_many_more_atoms_and_another_scale_are_seen(novelty: Novelty, atoms: int, scale: float) -> None:
+    strange = clouds(3, 50, atoms, scale)
+    assert np.median(novelty(strange, vectors(strange))) > 3
+
+
+def test_two_typical_measures_are_enough_to_go_by() -> None:
+    known, typical, fresh = clouds(0, 200), clouds(1, 2), clouds(2, 500)
+    found = Novelty.fit(known, vectors(known)).calibrated(typical, vectors(typical))(fresh, vectors(fresh))
+    assert (found > 3).mean() < 0.02
+
+
+def test_doodles_and_noise_are_warned_of_and_digits_are_not(fitted: Embedder, some_digits: Measures) -> None:
+    unseen = some_digits[fitted.split_.test]
+    fitted.transform(unseen)  # a warning would be an error here
+    rng = np.random.default_rng(0)
+    noise = Measures.from_images(rng.random((5, 28, 28)))
+    with pytest.warns(wembed.UnusualWarning, match="5 of 5 measures are unlike those that the model learned from"):
+        fitted.transform(noise)
+    assert fitted.unusualness(noise).min() > 3 > fitted.unusualness(unseen).max()
+    squeezed = Measures.from_point_clouds([m.support * 0.5 for m in unseen], [m.weights for m in unseen])
+    with pytest.warns(wembed.UnusualWarning):
+        fitted.distance(squeezed, squeezed)
+
+
+def test_being_far_off_is_not_strange_where_that_is_exact(fitted: Embedder, some_digits: Measures) -> None:
+    unseen = some_digits[fitted.split_.test]
+    moved = Measures.from_point_clouds([m.support + 1_000 for m in unseen], [m.weights for m in unseen])
+    np.testing.assert_allclose(fitted.unusualness(moved), fitted.unusualness(unseen), atol=0.05)

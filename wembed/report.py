@@ -1,0 +1,122 @@
+"""The report of an evaluation as one HTML page, with its pictures beside it."""
+
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from wembed import sections
+from wembed.embedder import Embedder
+from wembed.errors import SettingError
+from wembed.figures import plain_style
+from wembed.learning.evaluation import Report
+from wembed.measures import Measures
+from wembed.page import Section, Table, page
+from wembed.portraits import Portraits
+from wembed.transport.store import write_atomically
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    embedder: Embedder,
+    measures: Measures,
+    report: Report,
+    file: Path,
+    labels: Sequence[str] | np.ndarray | None = None,
+    on: date | None = None,
+) -> list[Path]:
+    """Write a report as one HTML page that needs nothing else, and its pictures into a folder beside it.
+
+    The folder has the name of the page with "_pictures" in place of ".html", and each picture as PNG and SVG. The page
+    is the same, byte for byte, for the same report on the same day.
+
+    Args:
+        embedder: the one that was evaluated.
+        measures: those that it was evaluated on.
+        report: what `evaluate` returned for them.
+        file: the page, ending in .html.
+        labels: what each measure is called, for the map and beside the drawings; with more than ten of them the map
+            is not coloured.
+        on: the day to name; today without it.
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        SettingError: another ending, a folder that is not there, or labels or measures that the report is not of.
+        NotFittedError: the Embedder has not been fitted.
+    """
+    file = Path(file)
+    if file.suffix != ".html":
+        raise SettingError(f"{file}: the report is an HTML page; give a file that ends in .html")
+    if not file.parent.is_dir():
+        raise SettingError(f"{file}: the folder {file.parent} is not there; make it first")
+    if labels is not None and len(labels) != len(measures):
+        raise SettingError(f"there are {len(labels)} labels and {len(measures)} measures; give one for each")
+    if len(measures) != report.measures:
+        raise SettingError(
+            f"the report is of {report.measures} measures and these are {len(measures)}; give those that were evaluated"
+        )
+    names = None if labels is None else [str(label) for label in labels]
+    parts = _sections(embedder, measures, report, names, on or date.today())
+    folder = file.with_name(f"{file.stem}_pictures")
+    folder.mkdir(exist_ok=True)
+    written = [file]
+    for picture in (picture for part in parts for picture in part.pictures):
+        for suffix, content in (("png", picture.png), ("svg", picture.svg.encode())):
+            written.append(folder / f"{picture.name}.{suffix}")
+            write_atomically(written[-1], content)
+    write_atomically(file, page("How far to trust these distances: a wembed report", parts).encode())
+    return written
+
+
+def _sections(
+    embedder: Embedder, measures: Measures, report: Report, labels: list[str] | None, on: date
+) -> list[Section]:
+    portraits = Portraits.of(measures, embedder.cost, labels)
+    vectors = embedder.transform(measures[report.pool])
+    pool = report.pool.tolist()
+    with plain_style():
+        return [
+            sections.verdict(report),
+            sections.scatter(report),
+            sections.errors_by_distance(report),
+            sections.coverage(report),
+            sections.learning(report.learning_curve, embedder.history_),
+            sections.worst_pairs(report, portraits),
+            sections.neighbors(report, portraits),
+            sections.map_of_measures(
+                vectors,
+                None if labels is None else [labels[place] for place in pool],
+                None if report.unusualness is None else report.unusualness[report.pool],
+            ),
+            sections.speed(report),
+            sections.doubts(report),
+            _provenance(embedder, measures, report, on),
+        ]
+
+
+def _provenance(embedder: Embedder, measures: Measures, report: Report, on: date) -> Section:
+    cost = embedder.cost
+    metric = cost.metric if isinstance(cost.metric, str) else f"a cost matrix {cost.metric.shape}"
+    used = embedder.pairs_used_
+    parents = embedder._parents
+    rows = (
+        ("wembed", version("wembed")),
+        ("date", on.isoformat()),
+        ("ground cost", f"{metric}, order {cost.order:g}"),
+        ("encoder", f"{embedder.encoder_}, {embedder.dim_:,} numbers a vector"),
+        ("exact pairs used", ", ".join(f"{count:,} for {part}" for part, count in used.items())),
+        ("seed of the fit", str(embedder.random_state)),
+        ("fitted on measures", parents["measures"]),
+        ("fitted on distances", parents["distances"]),
+        ("evaluated on measures", measures.fingerprint),
+        ("evaluated", f"{report.measures:,} measures, {report.pairs:,} pairs"),
+        ("neighbours", f"{report.queries:,} queries among {report.candidates:,} measures"),
+        ("seed of the evaluation", str(report.seed)),
+    )
+    sentence = "Measures and distances are named by their fingerprint, a hash of their content."
+    return Section("Where these numbers come from", (sentence,), tables=(Table("What was evaluated", (), rows),))
