@@ -1,4 +1,4 @@
-"""Write the README's tables from the JSON that the benchmarks recorded; with --check, only say whether they agree."""
+"""Write the tables of README and docs from what the benchmarks recorded; with --check, only say whether they agree."""
 
 import json
 import re
@@ -129,34 +129,95 @@ def scale() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "accuracy": accuracy,
-    "rounds": rounds,
-    "kinds": kinds,
-    "speed": speed,
-    "scale": scale,
+_LAST = {"most_solved": ",", "seconds_a_query": ".2g"}
+KINDS = ("MNIST", "doodles", "tweets", "meshes")
+
+
+def intervals() -> str:
+    """Coverage and width of intervals of 90 %, a row for each kind of measures and way."""
+    results = recorded("trust")["results"]
+    rows = [
+        "| unseen measures | by | inside | lowest and highest fifth of distance | width, in median errors "
+        "| error of the prediction | of the estimate | within 2 % when asked to | solved for that |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in KINDS:
+        for way, found in results[name]["intervals"].items():
+            fifths = [found[f"coverage_fifth_{part}"]["median"] for part in range(1, 6)]
+            cells = [
+                cell(found["coverage"], ".1%"),
+                f"{min(fifths):.1%}, {max(fifths):.1%}",
+                cell(found["median_width_over_median_error"], ".2f"),
+                *(f"{found[key]['median']:.2%}" for key in ("relative_error", "relative_error_of_estimate")),
+                *(cell(found[key], ".1%") for key in ("within_tolerance", "solved_for_tolerance")),
+            ]
+            rows.append(f"| {name} | {way} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def bounds() -> str:
+    found = recorded("trust")["results"]["bounds"]
+    rows = {
+        f"largest violation over {found['pairs']:,} pairs, pixels": f"{max(found['largest_violation'], 0):.1g}",
+        "lower over exact, median": f"{found['median_lower_over_exact']:.3f}",
+        "upper over exact, median": f"{found['median_upper_over_exact']:.3f}",
+        "upper over lower, median": f"{found['median_upper_over_lower']:.3f}",
+        f"all pairs of {found['measures_timed']} digits, {found['mean_atoms']:.0f} atoms each, one core: times faster "
+        "than solving": f"{found['times_faster']:.0f}",
+    }
+    return "\n".join(["| what | figure |", "|---|--:|", *(f"| {what} | {value} |" for what, value in rows.items())])
+
+
+def neighbours() -> str:
+    found = recorded("trust")["results"]["neighbours"]["ways"]
+    rows = ["| way | recall@10 | solved a query | at most | seconds a query |", "|---|--:|--:|--:|--:|"]
+    for way, marks in found.items():
+        most, seconds = (format(marks[key], form) if key in marks else "-" for key, form in _LAST.items())
+        rows.append(f"| {way} | {marks['recall_at_10']:.3f} | {marks['solved_a_query']:,.0f} | {most} | {seconds} |")
+    return "\n".join(rows)
+
+
+def unusual() -> str:
+    found = recorded("trust")["results"]["unusual"]["kinds"]
+    rows = ["| measures | told from unseen digits: AUROC | above 1 | from 2 on | a warning |", "|---|--:|--:|--:|---|"]
+    for name, marks in found.items():
+        auroc = f"{marks['auroc']:.3f}" if "auroc" in marks else "-"
+        warned = "yes" if marks["warned_of_together"] else "no"
+        rows.append(f"| {name} | {auroc} | {marks['above_1']:.1%} | {marks['warned_of']:.1%} | {warned} |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "accuracy": accuracy,
+        "rounds": rounds,
+        "kinds": kinds,
+        "speed": speed,
+        "scale": scale,
+    },
+    "docs/trust.md": {"intervals": intervals, "bounds": bounds, "neighbours": neighbours, "unusual": unusual},
 }
 
 
-def generated(text: str) -> str:
-    """The README with every table between its markers made anew."""
-    for name, make in TABLES.items():
-        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+def generated(name: str, text: str) -> str:
+    """A page with every table between its markers made anew."""
+    for table, make in TABLES[name].items():
+        between = re.compile(rf"(<!-- {table} -->\n).*?(<!-- end of {table} -->)", re.DOTALL)
         if not between.search(text):
-            raise SystemExit(f"README.md has no place for the table {name!r}")
-        table = make()
-        text = between.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)  # type: ignore[misc]
+            raise SystemExit(f"{name} has no place for the table {table!r}")
+        made = make()
+        text = between.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)  # type: ignore[misc]
     return text
 
 
 def main() -> None:
-    file = ROOT / "README.md"
-    text = file.read_text()
-    if "--check" in sys.argv:
-        if generated(text) != text:
-            raise SystemExit("README.md and benchmarks/results disagree; run python benchmarks/readme.py")
-        return
-    file.write_text(generated(text))
+    for name in TABLES:
+        file = ROOT / name
+        text = file.read_text()
+        if "--check" not in sys.argv:
+            file.write_text(generated(name, text))
+        elif generated(name, text) != text:
+            raise SystemExit(f"{name} and benchmarks/results disagree; run python benchmarks/readme.py")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,18 +137,33 @@ def promised(known: Measures, queries: Measures, embedder: Embedder, folder: Pat
     return found | {"every distance": {"recall_at_10": 1.0, "solved_a_query": len(known)}}
 
 
-def strange(embedder: Embedder, unseen: Measures, others: dict[str, Measures]) -> dict[str, dict[str, float]]:
+def strange(embedder: Embedder, unseen: Measures, others: dict[str, Measures]) -> dict[str, dict[str, float | bool]]:
     """How well unusualness tells other measures from unseen ones like those learned from."""
     usual = embedder.unusualness(unseen)
-    found = {"unseen of the same kind": {"warned_of": float((usual >= wembed.trust.UNUSUAL).mean())}}
+    found: dict[str, dict[str, float | bool]] = {
+        "unseen digits": {
+            "above_1": float((usual > 1).mean()),
+            "warned_of": float((usual >= wembed.trust.UNUSUAL).mean()),
+            "warned_of_together": warns(embedder, unseen),
+        }
+    }
     for name, other in others.items():
         score = embedder.unusualness(other)
         truth = np.repeat([0, 1], [len(usual), len(score)])
         found[name] = {
             "auroc": float(roc_auc_score(truth, np.concatenate([usual, score]))),
+            "above_1": float((score > 1).mean()),
             "warned_of": float((score >= wembed.trust.UNUSUAL).mean()),
+            "warned_of_together": warns(embedder, other),
         }
     return found
+
+
+def warns(embedder: Embedder, measures: Measures) -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        embedder.transform(measures)
+    return any(issubclass(one.category, wembed.UnusualWarning) for one in caught)
 
 
 def altered(unseen: Measures, doodles: Measures) -> dict[str, Measures]:
@@ -179,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
     parser.add_argument("--work", type=Path, default=default_work(), help="where exact distances are kept")
-    parser.add_argument("--only", choices=[*KINDS, "bounds", "neighbours"], action="append")
+    parser.add_argument("--only", choices=[*KINDS, "unusual", "bounds", "neighbours"], action="append")
     chosen = parser.parse_args()
     file = RESULTS / "trust.json"
     results: dict[str, Any] = json.loads(file.read_text())["results"] if file.exists() and not chosen.smoke else {}
@@ -214,9 +230,11 @@ def main() -> None:
                 },
             },
         )
-        if name == "MNIST":
-            _, doodles = split_of(KINDS["doodles"])
-            note("unusual", {"kinds": strange(embedders[0], unseen, altered(unseen, doodles))})
+    if not smoke and (not chosen.only or "unusual" in chosen.only):
+        known, unseen = split_of(KINDS["MNIST"])
+        _, doodles = split_of(KINDS["doodles"])
+        embedder = fitted(KINDS["MNIST"], known, work / "MNIST", 0, training)
+        note("unusual", {"kinds": strange(embedder, unseen, altered(unseen, doodles))})
     if not chosen.only or "bounds" in chosen.only:
         task = replace(SMOKE["digits"], pairs=3_000, known=None) if smoke else TASKS[BOUNDED]
         folder = work if smoke else chosen.work / "accuracy" / "mnist-W2"

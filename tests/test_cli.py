@@ -145,6 +145,75 @@ def test_distance_answers_for_files_the_model_has_not_seen(
     assert all(abs(float(row["predicted"]) / float(row["exact"]) - 1) < 0.3 for row in rows)
 
 
+def test_distance_says_how_far_off_it_may_be_and_solves_what_is_open(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(*options: object) -> tuple[list[dict[str, str]], str]:
+        code, out, err = run(capsys, "distance", fitted_run, folder / "a.npy", folder / "b.npy", *options)
+        assert code == 0, err
+        return list(csv.DictReader(StringIO(out))), err
+
+    rows, err = asked("--interval", 0.8, "--exact")
+    assert "0 of 3 pairs were solved exactly" in err
+    for row in rows:
+        assert float(row["lower"]) <= float(row["estimate"]) <= float(row["upper"])
+        assert row["solved"] == "0"
+    rows, err = asked("--tolerance", 1e-9, "--budget", 2, "--exact")
+    assert "2 of 3 pairs were solved exactly" in err
+    solved = [row for row in rows if row["solved"] == "1"]
+    assert len(solved) == 2
+    assert all(row["estimate"] == row["exact"] == row["lower"] == row["upper"] for row in solved)
+
+
+@pytest.mark.filterwarnings("always")
+def test_strange_measures_are_warned_of_in_a_sentence(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(folder / "noise.npy", np.random.default_rng(0).random((2, 28, 28)))
+    code, _, err = run(capsys, "distance", fitted_run, folder / "noise.npy", folder / "one.npy")
+    assert code == 0
+    assert "warning: 2 of 2 measures are more unusual than 99% of those" in err
+    assert "UnusualWarning" not in err
+
+
+def test_query_keeps_a_promise_and_counts_what_it_took(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "index", fitted_run, folder / "digits.npy", "--out", folder / "promised")[0] == 0
+    answers = {}
+    for way in (("--recall", 0.9), ("--certified",)):
+        code, out, err = run(capsys, "query", folder / "promised", folder / "one.npy", "-k", 4, "--json", *way)
+        assert code == 0, err
+        assert "pairs were solved for a query in the mean" in err
+        answers[way[0]] = json.loads(out)
+        assert answers[way[0]]["exact"]
+        assert 4 <= answers[way[0]]["solved"] <= 300
+    assert answers["--certified"]["ids"][0] == 0
+    code, _, err = run(capsys, "query", folder / "promised", folder / "one.npy", "--recall", 0.9, "--certified")
+    assert code == 2
+    assert "give one of them" in err
+
+
+def test_evaluate_writes_a_report(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = folder / "names.txt"
+    names.write_text("\n".join(f"digit {i % 3}" for i in range(300)))
+    few = ("--pairs", 60, "--queries", 1, "--html", folder / "report.html")
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", *few, "--labels", names)
+    assert code == 0, err
+    assert "Intervals of 90% hold" in err
+    page = (folder / "report.html").read_text()
+    assert "digit 2" in page
+    assert "When not to trust this model" in page
+    assert (folder / "report_pictures" / "scatter.png").exists()
+    names.write_text("one")
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", *few, "--labels", names)
+    assert code == 2
+    assert "expected one for each of 300 measures" in err
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--html", folder / "report.pdf")
+    assert code == 2
+    assert "give a file that ends in .html" in err
+
+
 def test_one_measure_is_compared_with_many(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "distance", fitted_run, folder / "one.npy", folder / "b.npy")
     assert code == 0

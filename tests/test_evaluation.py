@@ -1,12 +1,15 @@
 """Scores against definitions worked out by hand."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import wembed
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
-from wembed.learning.evaluation import MEAN, Neighborhoods, compare, score
+from wembed.learning.evaluation import MEAN, Intervals, Neighborhoods, compare, score
 from wembed.transport.pairs import random_pairs
 
 
@@ -125,3 +128,27 @@ def test_an_exact_embedding_finds_all_neighbours_among_drawn_candidates() -> Non
     )
     assert report.errors["wembed"].recall_at_10 == 1.0
     assert report.errors["wembed"].relative_error < 1e-5
+
+
+def test_coverage_is_the_share_of_the_pairs_within_and_stands_in_the_numbers(
+    fitted: wembed.Embedder, some_digits: wembed.Measures
+) -> None:
+    report = wembed.evaluate(fitted, some_digits[:12], pairs=10, queries=1, n_jobs=1)
+    lower = np.stack([report.exact + np.repeat([1, 0], 5), report.exact - 1])
+    intervals = Intervals((0.5, 0.9), lower, np.stack([report.exact + 2, report.exact]))
+    np.testing.assert_array_equal(intervals.coverage(report.exact), [0.5, 1.0])
+    plain = replace(report, intervals=intervals, unusualness=np.zeros(12)).as_dict()
+    assert plain["coverage"] == {"0.5": 0.5, "0.9": 1.0}
+    assert json.loads(json.dumps(plain)) == plain
+
+
+def test_a_report_says_which_measures_it_is_of(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
+    report = wembed.evaluate(fitted, some_digits[:40], pairs=15, queries=2, candidates=25, seed=3, n_jobs=1)
+    left, right = (some_digits[report.asked[:, side]] for side in (0, 1))
+    np.testing.assert_allclose(report.predicted, fitted.distance(left, right), rtol=1e-5)
+    np.testing.assert_array_equal(report.exact, wembed.exact_distances(some_digits, report.asked, n_jobs=1))
+    asking = some_digits[report.pool[report.hoods.queries]]
+    np.testing.assert_allclose(
+        report.predicted_hoods, fitted.pairwise(asking, some_digits[report.pool]), rtol=1e-4, atol=1e-4
+    )
+    assert (report.predicted_hoods.shape, report.hoods.exact.shape, report.seed) == ((2, 25), (2, 25), 3)

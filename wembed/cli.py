@@ -194,6 +194,8 @@ def fit(
     _table(report)
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
+    if not embedder.trust.calibrated_on:
+        _say("It has too few calibration pairs for intervals; fit it with more --pairs, or more measures")
     _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
 
 
@@ -292,7 +294,7 @@ def distance(
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
     With an interval, a tolerance or a budget: the estimate, which is exact where the last column says so, the interval,
-    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 3 on not to be relied on).
+    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2 on not to be relied on).
     """
     import numpy as np
 
@@ -471,6 +473,8 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from wembed.trust import UNUSUAL
+
     power = f"W_{report.order:g}^{report.order:g}"
     table = Table()
     table.add_column("", no_wrap=True)
@@ -494,6 +498,14 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     console = Console(stderr=True)
     console.print(f"{report.pairs:,} pairs of {report.measures:,} {which}", soft_wrap=True, highlight=False)
     console.print(table)
+    if report.intervals is not None and report.unusualness is not None:
+        held = dict(zip(report.intervals.levels, report.intervals.coverage(report.exact).tolist(), strict=True))
+        level = 0.9 if 0.9 in held else max(held)
+        console.print(
+            f"Intervals of {level:.0%} hold {held[level]:.1%} of the exact distances; "
+            f"{int((report.unusualness >= UNUSUAL).sum()):,} measures are unlike those learned from",
+            highlight=False,
+        )
     console.print(
         f"{report.encode_per_second:,.0f} measures encoded a second, {report.distances_per_second:,.0f} distances "
         f"between vectors a second, {report.exact_per_second:,.0f} exact ones",

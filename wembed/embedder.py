@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError, UnusualWarning
@@ -45,6 +46,8 @@ _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
+_RARE = 0.01  # share of usual measures with an unusualness above 1, known to a factor of two or so
+_CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 20, 40  # to calibrate on
@@ -320,8 +323,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is.
 
-        0 is typical of unseen measures like the training ones, 1 the most unusual hundredth of them; from 3 on
-        `transform` warns. See `wembed.learning.novelty.Novelty`.
+        0 is typical of unseen measures like the training ones, 1 the most unusual hundredth of them; `transform` warns
+        of a measure from 2 on, and where more are above 1 than chance would have it. `wembed.learning.novelty.Novelty`
+        says what it is.
 
         Raises:
             NotFittedError: before `fit`.
@@ -620,12 +624,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return answered(self._trust, self.cost, a, b, pairs, asked, self.n_jobs, shown)
 
     def _warn_of(self, unusualness: np.ndarray) -> None:
-        strange = int((unusualness >= UNUSUAL).sum())
-        if strange:
+        rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
+        if rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE) or strange:
             warnings.warn(
-                f"{strange:,} of {len(unusualness):,} measures are unlike those that the model learned from; most of "
-                f"all measure {int(unusualness.argmax())}, with an unusualness of {unusualness.max():.2g} where a "
-                "hundredth have more than 1. Their distances may be further off than the model's errors say",
+                f"{max(rare, strange):,} of {len(unusualness):,} measures are more unusual than {1 - _RARE:.0%} of "
+                f"those like the ones the model learned from, most of all measure {int(unusualness.argmax())}, with an "
+                f"unusualness of {unusualness.max():.2g}; their distances may be further off than its errors say",
                 UnusualWarning,
                 stacklevel=3,
             )

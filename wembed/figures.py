@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int64
 
 from wembed.learning.curve import LearningCurve
 from wembed.learning.evaluation import Intervals, Report
+from wembed.trust import UNUSUAL
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -33,6 +34,7 @@ __all__ = [
     "plain_style",
     "relative_errors",
     "rendered",
+    "three_digits",
 ]
 
 # The colours of Okabe and Ito (2008) are told apart by the colour-blind too.
@@ -79,10 +81,17 @@ def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
 def rendered(figure: "matplotlib.figure.Figure") -> tuple[str, bytes]:
     """A figure as SVG, without a header, and as PNG: the same bytes for the same figure."""
     png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # what was laid out for one suits the other, and takes long
+    figure.savefig(png, format="png", metadata={"Software": None})
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", svg.getvalue(), flags=re.DOTALL)
+    text = re.sub(r'(<image [^>]*?) id="[^"]*"', r"\1", text)  # the same for the same image, wherever it is drawn again
     return text[text.index("<svg") :], png.getvalue()
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits that matter, zeros at the end included."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:#.3g}".rstrip(".")
 
 
 def relative_errors(report: Report) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
@@ -114,17 +123,17 @@ def draw_scatter(report: Report) -> "matplotlib.figure.Figure":
         inside = (lower <= exact) & (exact <= upper)
         parts = by_distance(predicted, 40)
         places, low, high = ([float(np.median(v[part])) for part in parts] for v in (predicted, lower, upper))
-        axes.fill_betweenx(places, low, high, color=AMBER, alpha=0.35, lw=0, label=f"{level:.0%} interval")
+        axes.fill_betweenx(places, low, high, color=AMBER, alpha=0.35, lw=0, label=f"{100 * level:g} % interval")
     axes.plot([0, limit], [0, limit], color=GREY, lw=1, label="exact = predicted")
     axes.scatter(exact[inside], predicted[inside], s=5, color=BLUE, alpha=0.5, lw=0, rasterized=True)
     if not inside.all():
         axes.scatter(
             exact[~inside],
             predicted[~inside],
-            s=12,
+            s=9,
             marker="x",
             color=ORANGE,
-            lw=0.8,
+            lw=0.6,
             rasterized=True,
             label="outside its interval",
         )
@@ -176,19 +185,21 @@ def draw_coverage(report: Report, intervals: Intervals) -> "matplotlib.figure.Fi
     left.set(xlim=(low, 1.01), ylim=(low, 1.01), aspect="equal", xlabel="promised", ylabel="found to lie within")
     left.legend(loc="upper left")
     row, level = nearest_level(intervals, 0.9)
-    own = Intervals((level,), intervals.lower[[row]], intervals.upper[[row]])
+    within = (intervals.lower[row] <= report.exact) & (report.exact <= intervals.upper[row])
     parts = by_distance(report.exact, 5)
-    heights = [
-        float(Intervals((level,), own.lower[:, part], own.upper[:, part]).coverage(report.exact[part])[0])
-        for part in parts
-    ]
+    heights = [float(within[part].mean()) for part in parts]
     bars = right.bar(range(len(parts)), heights, color=SKY, hatch="///", edgecolor=BLUE, lw=0.8)
-    right.bar_label(bars, [f"{height:.0%}" for height in heights], fontsize=8, padding=2)
+    shown = [_whole_percent(height, None) for height in heights]
+    for text in right.bar_label(bars, shown, fontsize=8, label_type="center"):
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
     right.axhline(level, color=GREY, lw=1, ls="--")
-    right.set_xticks(range(len(parts)), [f"{report.exact[p].min():.3g} to {report.exact[p].max():.3g}" for p in parts])
+    ends = [(report.exact[part].min(), report.exact[part].max()) for part in parts]
+    right.set_xticks(range(len(parts)), [f"{three_digits(low)} to {three_digits(high)}" for low, high in ends])
     right.tick_params("x", rotation=30)
     right.set(
-        ylim=(0, 1.12), xlabel="exact distance, a fifth of the pairs each", ylabel=f"within the {level:.0%} interval"
+        ylim=(0, 1.02),
+        xlabel="exact distance, a fifth of the pairs each",
+        ylabel=f"within the {100 * level:g} % interval",
     )
     for axis in (left.xaxis, left.yaxis, right.yaxis):
         axis.set_major_formatter(_whole_percent)
@@ -221,6 +232,8 @@ def draw_learning(curve: LearningCurve | None, history: Sequence[tuple[int, floa
 
 def draw_rates(rates: dict[str, float]) -> "matplotlib.figure.Figure":
     """How many of each thing are done in a second."""
+    from matplotlib.ticker import LogLocator  # imported late: matplotlib is slow to load
+
     figure = new_figure(5.6, 0.5 * len(rates) + 0.7)
     axes = figure.add_subplot()
     names, values = list(rates), list(rates.values())
@@ -229,6 +242,9 @@ def draw_rates(rates: dict[str, float]) -> "matplotlib.figure.Figure":
         bar.set_hatch(hatch)
     axes.bar_label(bars, [f"{float(f'{value:.3g}'):,.0f}" for value in values], fontsize=8, padding=3)
     axes.set(xscale="log", xlim=(1 if min(values) > 1 else None, max(values) * 60), xlabel="in a second")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_locator(LogLocator(1000 if max(values) > 1e5 else 10))
+    axes.minorticks_off()
     axes.invert_yaxis()
     return figure
 
@@ -259,19 +275,23 @@ def draw_map(
             )
         figure.legend(loc="outside lower center", ncols=5, markerscale=1.6)
     elif labels is None and unusualness is not None:
+        from matplotlib import colormaps  # imported late: matplotlib is slow to load
+        from matplotlib.colors import ListedColormap
+
         order = np.argsort(unusualness, kind="stable")
+        shades = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1, 256)))
         dots = axes.scatter(
             places[order, 0],
             places[order, 1],
             s=9,
             c=unusualness[order],
-            cmap="cividis_r",
+            cmap=shades,
             vmin=0,
-            vmax=2,
+            vmax=UNUSUAL,
             lw=0,
             rasterized=True,
         )
-        odd = unusualness >= 2
+        odd = unusualness >= UNUSUAL
         axes.scatter(
             places[odd, 0], places[odd, 1], s=40, marker="^", facecolor="none", edgecolor=ORANGE, lw=1, label="unusual"
         )
@@ -286,4 +306,4 @@ def draw_map(
 
 
 def _whole_percent(value: float, _: object) -> str:
-    return f"{value:.0%}"
+    return f"{100 * value:.0f} %"

@@ -28,6 +28,7 @@ _FORMAT = 1
 _BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
 _QUERIES = 256
 _ASKING = 64  # queries whose candidates are solved together
+_BOUNDED = 2_000_000  # bounds that are in memory at once
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
 _STEP = 4  # candidates that are solved between two looks at those left
 
@@ -130,8 +131,9 @@ class Index:
         trust, found = self.embedder.trust, list[Neighbors]()
         collection = self._sketched(n_jobs) if recall is None else None
         left: _Left
-        for start in range(0, len(queries), _ASKING):
-            asking, own = queries[start : start + _ASKING], vectors[start : start + _ASKING]
+        together = _ASKING if collection is None else int(np.clip(_BOUNDED // len(self), 1, _ASKING))
+        for start in range(0, len(queries), together):
+            asking, own = queries[start : start + together], vectors[start : start + together]
             rows = np.arange(len(asking))[:, None]
             if collection is not None:
                 side = trust.side(asking, own, True, n_jobs)

@@ -21,12 +21,15 @@ li { margin: .35rem 0; }
 .verdict { font-size: 1.12rem; }
 figure { margin: 1.1rem 0; }
 figure svg { display: block; margin: 0 auto; max-width: 100%; height: auto; }
-figcaption { margin-top: .4rem; font-size: .9rem; color: #444; }
+figcaption { margin-top: .4rem; }
+figcaption, .note { font-size: .9rem; color: #444; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; margin: .9rem 0; }
 caption { text-align: left; color: #444; padding-bottom: .3rem; }
 th, td { padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; padding: .3rem 0 .3rem .8rem; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+thead th { vertical-align: bottom; }
 tbody th { font-weight: 600; white-space: nowrap; }
 td { overflow-wrap: anywhere; }
 @media screen and (max-width: 40rem) {
@@ -38,7 +41,7 @@ td { overflow-wrap: anywhere; }
   main { max-width: none; padding: 0; }
   h1 { font-size: 16pt; }
   h2 { font-size: 12.5pt; break-after: avoid; }
-  figure, table, li { break-inside: avoid; }
+  section, figure, table, li { break-inside: avoid; }
   p { orphans: 3; widows: 3; }
   .scroll { overflow: visible; }
 }
@@ -91,6 +94,7 @@ class Section:
         points: a list below them.
         tables: below that.
         pictures: below them.
+        notes: at the end, what the tables mean.
     """
 
     heading: str
@@ -98,6 +102,7 @@ class Section:
     points: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -131,6 +136,7 @@ def _below(section: Section) -> str:
         [f"<ul>\n{points}</ul>"] * bool(points)
         + [_table(table) for table in section.tables]
         + [_figure(picture) for picture in section.pictures]
+        + [f'<p class="note">{escape(note)}</p>' for note in section.notes]
     )
 
 

@@ -12,7 +12,7 @@ __all__ = ["draw_neighbors", "draw_scatter"]
 
 
 def draw_scatter(report: Report, file: Path) -> None:
-    """Predicted against exact distances of unseen pairs, with the band that holds 98 % of them."""
+    """Predicted against exact distances of unseen pairs, with 90 % intervals or else the band that holds 98 %."""
     errors = report.errors["wembed"]
     recall = "" if errors.recall_at_10 is None else f", recall@10 {errors.recall_at_10:.3f}"
     with figures.plain_style():

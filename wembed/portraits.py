@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from wembed.figures import BLUE, GREY, ORANGE, new_figure
+from wembed.figures import BLUE, GREY, ORANGE, new_figure, three_digits
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 
@@ -71,7 +71,7 @@ class Portraits:
         if self.labels is None:
             return f"{place:,}"
         label = " ".join(self.labels[place].split())
-        return f"{place:,}: {label if len(label) <= _LETTERS else label[: _LETTERS - 1] + '…'}"
+        return f"{place:,} ({label if len(label) <= _LETTERS else label[: _LETTERS - 1] + '…'})"
 
     def frame(self, places: Sequence[int]) -> tuple[float, float, float, float]:
         """Left, right, bottom and top of what holds all these measures; nothing for images."""
@@ -79,7 +79,7 @@ class Portraits:
             return 0.0, 1.0, 0.0, 1.0
         points = np.concatenate([self._points(place)[0] for place in places])
         low, high = points.min(axis=0), points.max(axis=0)
-        half = max(float((high - low).max()) / 2, 1e-12 * float(np.abs(points).max()), 1e-300) * 1.06
+        half = max(float((high - low).max()) / 2, 1e-12 * float(np.abs(points).max()), 1e-300) * 1.12
         middle = (low + high) / 2
         if points.shape[1] == 1:
             return float(middle[0] - half), float(middle[0] + half), 0.0, 1.0
@@ -95,6 +95,7 @@ class Portraits:
     ) -> "matplotlib.axes.Axes":
         """Draw one measure; measures drawn in one frame can be compared by eye."""
         axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=GREY, lw=0.6)
         if self.measures.grid is not None:
             axes.imshow(_image(self.measures, place), cmap="gray_r", interpolation="none", vmin=0)
             return axes
@@ -147,7 +148,6 @@ def draw_pairs(
         frame = portraits.frame(pair)
         for axes, place in zip(part.subplots(1, 2), pair, strict=True):
             portraits.draw(axes, place, frame).set_xlabel(portraits.name(place), fontsize=8, parse_math=False)
-            axes.spines[:].set(color=GREY, lw=0.6)
     return figure
 
 
@@ -172,7 +172,7 @@ def draw_ranking(
         row[0].set_ylabel(name, fontsize=9)
         for axes, place, distance in zip(row[1:], ids, distances, strict=False):
             agreed = place in shared
-            portraits.draw(axes, place, frame).set_title(f"{distance:.3g}" + _CROSS * (not agreed), fontsize=8)
+            portraits.draw(axes, place, frame).set_title(three_digits(distance) + _CROSS * (not agreed), fontsize=8)
             axes.spines[:].set(color=BLUE if agreed else ORANGE, lw=0.8 if agreed else 2, ls="-" if agreed else "--")
         for axes in row[len(ids) + 1 :]:
             axes.axis("off")

@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from wembed import figures
+from wembed.figures import three_digits as number
 from wembed.learning.curve import LearningCurve
-from wembed.learning.evaluation import MEAN, Report
+from wembed.learning.evaluation import MEAN, Intervals, Report
 from wembed.page import Picture, Section, Table
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
+from wembed.trust import UNUSUAL
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -31,7 +33,6 @@ __all__ = [
 _WORST = 8  # pairs drawn
 _QUERIES = 3
 _NEIGHBORS = 10
-_UNUSUAL = 2.0
 _FEW = 500  # pairs below which errors are uncertain
 
 
@@ -41,9 +42,9 @@ def percent(share: float) -> str:
     return f"{value:,.0f}\u00a0%" if abs(value) >= 99.95 else f"{value:.{1 if abs(value) >= 9.995 else 2}f}\u00a0%"
 
 
-def number(value: float) -> str:
-    """A number with three digits that matter."""
-    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.3g}"
+def promise(level: float) -> str:
+    """The level of an interval in percent."""
+    return f"{100 * level:g}\u00a0%"
 
 
 def seconds(value: float) -> str:
@@ -86,12 +87,22 @@ def verdict(report: Report) -> Section:
         )
         for name, errors in report.errors.items()
     )
-    head = ("method", "relative error", "recall@10", "ratio, 1 %", "ratio, 99 %", f"MSE of {power}", "R²", "Spearman")
-    caption = (
-        "Errors of every method on the same pairs. A ratio is predicted / exact: 1 in 100 lies below the first, 1 in "
-        "100 above the second. Recall@10 is the share of the ten nearest that are found."
+    head = (
+        "method",
+        "relative error",
+        "recall@10",
+        "ratio 1\u00a0%",
+        "ratio 99\u00a0%",
+        f"MSE of {power}",
+        "R²",
+        "Spearman",
     )
-    return Section("How far to trust these distances", (sentence,), tables=(Table(caption, head, rows),))
+    told = (
+        "Relative error is the mean of |predicted - exact| / exact; recall@10 the share of the ten nearest that are "
+        "found. In 1 of 100 pairs predicted / exact lies below the first ratio, in 1 of 100 above the second."
+    )
+    table = Table("Errors of each method on the same pairs.", head, rows)
+    return Section("How far to trust these distances", (sentence,), tables=(table,), notes=(told,))
 
 
 def scatter(report: Report) -> Section:
@@ -100,11 +111,10 @@ def scatter(report: Report) -> Section:
     if report.intervals is None:
         lines.append("The shaded band holds 98 of 100 predictions.")
     else:
-        row, level = figures.nearest_level(report.intervals, 0.9)
-        share = float(report.intervals.coverage(report.exact)[row])
+        level, share = _kept(report.intervals, report.exact)
         lines.append(
-            f"The shaded band is where the exact distance is promised to lie for {level:.0%} of the pairs; it does "
-            f"for {percent(share)}. Crosses are the pairs for which it does not."
+            f"The shaded band is where the exact distance is promised to lie for {promise(level)} of the pairs; it "
+            f"does for {percent(share)}. Crosses are the pairs for which it does not."
         )
     label = f"Scatter plot of the predicted against the exact distances of {report.pairs:,} pairs."
     picture = _picture("scatter", label, "Each dot is a pair of measures.", figures.draw_scatter(report))
@@ -142,14 +152,14 @@ def coverage(report: Report) -> Section:
             "and call embedder.calibrate(measures)."
         )
         return Section(heading, (sentence,))
-    row, level = figures.nearest_level(report.intervals, 0.9)
-    share = float(report.intervals.coverage(report.exact)[row])
+    level, share = _kept(report.intervals, report.exact)
+    row, _ = figures.nearest_level(report.intervals, level)
     width = (report.intervals.upper[row] - report.intervals.lower[row])[report.exact > 0]
     wide = float(np.median(width / report.exact[report.exact > 0])) if len(width) else 0.0
     gap = share - level
     judged = "as promised" if abs(gap) <= 0.02 else "more than promised" if gap > 0 else "less than promised"
     sentence = (
-        f"The intervals of {level:.0%} hold {percent(share)} of the exact distances: {judged}. Half of them are "
+        f"The intervals of {promise(level)} hold {percent(share)} of the exact distances: {judged}. Half of them are "
         f"narrower than {percent(wide)} of the distance."
     )
     caption = (
@@ -158,12 +168,12 @@ def coverage(report: Report) -> Section:
     )
     label = "Two charts: coverage found against coverage promised, and coverage in each fifth of the distances."
     drawn = figures.draw_coverage(report, report.intervals)
-    return Section(heading, (sentence,), pictures=(_picture("coverage", label, caption, drawn),))
+    return Section(heading, (sentence,), pictures=(_picture("coverage", label, caption, drawn, wide=True),))
 
 
 def learning(curve: LearningCurve | None, history: Sequence[tuple[int, float]]) -> Section:
     """How the error fell with pairs and with steps."""
-    heading, sentences = "What more pairs brought", []
+    heading, sentences = "Learning curve", []
     several = curve is not None and len(curve.rounds) > 1
     if curve is None:
         sentences.append("Nothing is known of how this model was fitted.")
@@ -205,7 +215,7 @@ def worst_pairs(report: Report, portraits: Portraits) -> Section:
         return Section(heading, ("All pairs are of equal measures, so there is no relative error.",))
     pairs = apart[worst]
     titles = [
-        f"exact {report.exact[pair]:.3g}, predicted {report.predicted[pair]:.3g}  ({100 * error:+.3g} %)"
+        f"exact {number(report.exact[pair])}, predicted {number(report.predicted[pair])} ({100 * error:+.3g} %)"
         for pair, error in zip(pairs.tolist(), errors[worst].tolist(), strict=True)
     ]
     typical = float(np.median(np.abs(errors)))
@@ -213,8 +223,11 @@ def worst_pairs(report: Report, portraits: Portraits) -> Section:
     sentence = (
         f"The worst of {report.pairs:,} predictions is off by {percent(float(abs(errors[worst[0]])))}; half of all are "
         f"off by less than {percent(typical)}."
-    ) + (f" All pairs below are nearer than {percent(nearer)} of the pairs." if nearer >= 0.3 else "")
-    caption = f"The {len(pairs)} pairs of the largest relative error. Below each drawing: which measure it is."
+    ) + (f" All of those drawn are nearer than {percent(nearer)} of the pairs." if nearer >= 0.3 else "")
+    named = "" if portraits.labels is None else ", with its label"
+    caption = (
+        f"The {len(pairs)} pairs of the largest relative error. Below each drawing is the number of the measure{named}."
+    )
     drawn = draw_pairs(portraits, report.asked[pairs], titles)
     label = f"Drawings of {len(pairs)} pairs of measures, with their exact and predicted distances."
     return Section(heading, (sentence,), pictures=(_picture("worst", label, caption, drawn),))
@@ -234,11 +247,11 @@ def neighbors(report: Report, portraits: Portraits) -> Section:
     shown = ranked[np.unique(np.linspace(0, len(ranked) - 1, _QUERIES).astype(int))]
     sentence = (
         f"Of the {k} nearest of a query, {hits.mean():.1f} are found on average; here are the query with the fewest, a "
-        "typical one, and the one with the most."
+        "typical one, and the one with the most. Above each neighbour is its distance. A neighbour that only one of "
+        "the two rows has stands in a thick dashed frame, with a cross behind its distance."
     )
-    kinds = ["fewest", "typical", "most"] if len(shown) == _QUERIES else [f"query {i + 1}" for i in range(len(shown))]
     pictures = []
-    for place, (row, kind) in enumerate(zip(shown.tolist(), kinds, strict=True), 1):
+    for place, row in enumerate(shown.tolist(), 1):
         rows = [
             (name, report.pool[found].tolist(), distances[row, found].tolist())
             for name, found, distances in (
@@ -247,10 +260,7 @@ def neighbors(report: Report, portraits: Portraits) -> Section:
             )
         ]
         query = int(report.pool[queries[row]])
-        caption = (
-            f"Measure {portraits.name(query)} ({kind}): {hits[row]} of {k} agree. Above each neighbour is its "
-            "distance; those that the two rows do not share have a thick dashed frame and a cross."
-        )
+        caption = f"Neighbours of measure {portraits.name(query)}: {hits[row]} of {k} agree."
         label = f"Measure {query} and its {k} nearest: exact above, predicted below; {hits[row]} agree."
         drawn = draw_ranking(portraits, query, rows)
         pictures.append(_picture(f"neighbors-{place}", label, caption, drawn, wide=True))
@@ -263,13 +273,14 @@ def map_of_measures(
     unusualness: Float64[np.ndarray, " n"] | None,
 ) -> Section:
     """The vectors, projected on the plane that keeps most of them."""
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    places = np.zeros((len(vectors), 2))
-    kept = min(2, len(directions))
-    places[:, :kept] = centred @ directions[:kept].T
-    total = float(np.square(lengths).sum())
-    share = float(np.square(lengths[:2]).sum()) / total if total > 0 else 1.0
+    from sklearn.decomposition import PCA  # imported late: it is slow to load
+
+    places, share = np.zeros((len(vectors), 2)), 1.0
+    if np.ptp(vectors, axis=0).any():
+        analysis = PCA(min(2, *vectors.shape), svd_solver="randomized", random_state=0)
+        drawn = analysis.fit_transform(vectors.astype(np.float64))
+        places[:, : drawn.shape[1]] = drawn
+        share = float(analysis.explained_variance_ratio_.sum())
     kinds = 0 if labels is None else len(set(labels))
     coloured = ""
     if kinds > figures.MOST_LABELS:
@@ -277,15 +288,17 @@ def map_of_measures(
     elif kinds:
         coloured = " Measures of one label have one marker."
     elif unusualness is not None:
-        coloured = " The darker a dot, the less its measure is like those learned from; from 2 on it has a triangle."
+        coloured = (
+            " The darker a dot, the less its measure is like those learned from; and the unusual ones have a triangle."
+        )
     sentence = (
         f"Each dot is the vector of one of {len(vectors):,} measures. The two axes hold {percent(share)} of the spread "
         f"of the vectors, so two dots that lie together may be farther apart than they seem.{coloured}"
     )
     label = f"Map of the vectors of {len(vectors):,} measures."
     caption = "The two directions in which the vectors differ most; a step has the same length along both."
-    drawn = figures.draw_map(places, labels, unusualness)
-    return Section("A map of the measures", (sentence,), pictures=(_picture("map", label, caption, drawn),))
+    picture = _picture("map", label, caption, figures.draw_map(places, labels, unusualness))
+    return Section("A map of the measures", (sentence,), pictures=(picture,))
 
 
 def speed(report: Report) -> Section:
@@ -310,8 +323,8 @@ def speed(report: Report) -> Section:
         f"{number(rate)} {' '.join(name.split())} in a second" for name, rate in rates.items()
     )
     caption = (
-        "On the machine of this evaluation, exact distances on as many cores as it was given. From one line to the "
-        "next it is ten times as many."
+        "On the machine of this evaluation, exact distances on as many cores as it was given. Mind the scale: a step "
+        "along it is a factor."
     )
     drawn = figures.draw_rates(rates)
     return Section("Speed", (sentence,), pictures=(_picture("speed", f"{label}.", caption, drawn),))
@@ -342,12 +355,11 @@ def doubts(report: Report) -> Section:
             f"{number(float(exact.max()))}. Nobody has checked predictions beyond."
         )
     if report.intervals is not None:
-        row, level = figures.nearest_level(report.intervals, 0.9)
-        share = float(report.intervals.coverage(report.exact)[row])
+        level, share = _kept(report.intervals, report.exact)
         if share < level - 0.02:
             points.append(
-                f"Intervals: those of {level:.0%} hold {percent(share)} here, less than they promise. These measures "
-                "may be unlike those that the model was calibrated on."
+                f"Intervals: those of {promise(level)} hold {percent(share)} here, less than they promise. These "
+                "measures may be unlike those that the model was calibrated on."
             )
     points.append(_strangers(report))
     for name, errors_of in report.errors.items():
@@ -381,7 +393,7 @@ def _strangers(report: Report) -> str:
             "Other measures: these numbers hold for measures like the ones evaluated. For measures of another kind, "
             "evaluate again."
         )
-    odd = report.unusualness >= _UNUSUAL
+    odd = report.unusualness >= UNUSUAL
     if not odd.any():
         return (
             f"Other measures: none of these {report.measures:,} is unlike those learned from, so nothing here tells of "
@@ -406,14 +418,21 @@ def _few(report: Report, errors: Float64[np.ndarray, " k"]) -> str:
     measures = len(np.unique(report.asked))
     doubt = 2 * float(np.abs(errors).std()) / min(measures, max(len(errors), 1)) ** 0.5 if len(errors) else 0.0
     few = "Few pairs" if report.pairs < _FEW else "Chance"
-    mean = percent(report.errors["wembed"].relative_error)
+    mean_error = report.errors["wembed"].relative_error
+    low, high = max(mean_error - doubt, 0.0), mean_error + doubt
     sentence = (
-        f"{few}: the error is that of {report.pairs:,} pairs of {measures:,} measures. It is known to about "
-        f"{percent(doubt)}, that is, {mean} could as well be {percent(report.errors['wembed'].relative_error + doubt)}."
+        f"{few}: the errors are those of {report.pairs:,} pairs of {measures:,} measures. With others, the "
+        f"{percent(mean_error)} could as well be {percent(low)} or {percent(high)}."
     )
     if 0 < report.queries < 10:
         sentence += f" The recall comes from {report.queries} queries alone."
     return sentence
+
+
+def _kept(intervals: Intervals, exact: Float64[np.ndarray, " k"]) -> tuple[float, float]:
+    """The level nearest to 90 %, and the share of the pairs that lie within their intervals of that level."""
+    row, level = figures.nearest_level(intervals, 0.9)
+    return level, float(intervals.coverage(exact)[row])
 
 
 def _leaning(errors: Float64[np.ndarray, " k"]) -> str:

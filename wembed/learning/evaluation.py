@@ -31,7 +31,7 @@ class Errors:
 
     Attributes:
         mse: mean of (W^p - predicted^p)^2.
-        relative_mse: `mse` over the mean of W^2p.
+        relative_mse: `mse` over the mean of W^2p; 1 where all W are 0 and something else was predicted.
         relative_error: mean of |W - predicted| / W, over pairs of different measures.
         r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2; None where all W are equal.
         pearson: correlation of W and predicted; None where the prediction is constant.
@@ -133,7 +133,7 @@ class Report:
         learning_curve: of the fit, where it was learned.
         intervals: of the pairs, where the embedding is calibrated.
         unusualness: of each of the measures looked at: 0 is typical, 1 as unusual as the most unusual hundredth of the
-            measures learned from; from 2 on the predictions are not to be trusted.
+            measures learned from; far beyond it predictions are not to be trusted.
     """
 
     measures: int
@@ -232,6 +232,7 @@ def compare(
     vectors = embedding.transform(seen)
     encode_seconds = time.perf_counter() - started
     probe, made = vectors[:100], 0
+    distances_between(probe, vectors)  # the first call is slower
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
@@ -295,12 +296,13 @@ def score(
     apart = exact > 0
     ratio = predicted[apart] / exact[apart] if apart.any() else np.ones(1)
     power_error = exact**order - predicted**order
+    mse = float(np.square(power_error).mean())
     spread = float(np.square(exact - exact.mean()).sum())
     varies = len(exact) > 2 and bool(np.ptp(predicted) > 0) and spread > 0
     recall = None if hoods is None or predicted_hoods is None else hoods.recall(predicted_hoods)
     return Errors(
-        mse=float(np.square(power_error).mean()),
-        relative_mse=float(np.square(power_error).mean() / max(np.square(exact**order).mean(), np.finfo(float).tiny)),
+        mse=mse,
+        relative_mse=mse / (float(np.square(exact**order).mean()) or mse or 1.0),
         relative_error=float(np.abs(ratio - 1).mean()),
         r2=1 - float(np.square(exact - predicted).sum()) / spread if spread > 0 else None,
         pearson=float(stats.pearsonr(exact, predicted)[0]) if varies else None,

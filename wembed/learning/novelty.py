@@ -10,7 +10,7 @@ from wembed.measures import Measures
 
 __all__ = ["Novelty"]
 
-_AXES = 64
+_AXES = 128
 _KEPT = 1_000  # training measures
 _NEAREST = 5
 _ENOUGH = 100  # typical measures
@@ -57,8 +57,8 @@ class Novelty:
         axes = centred.T @ (left[:, kept] / (deviations * len(centred) ** 0.5))
         axes /= np.sqrt(deviations)
         traits = _traits(measures)
-        # As heavy as the leading axis: one standard deviation of a trait moves a measure as far.
-        unit = float(deviations.max(initial=0.0)) ** 0.5 or 1.0
+        # One standard deviation of a trait moves a measure twice as far as one along the leading axis.
+        unit = 2 * float(deviations.max(initial=0.0)) ** 0.5 or 1.0
         least = _LEAST_SPREAD * np.array([1.0, 1.0, float(traits[:, 2].mean()) or 1.0])
         scale = unit / np.maximum(traits.std(axis=0), least)
         started = cls(

@@ -17,7 +17,7 @@ from wembed.transport.slices import Sliced, Slices, check_triangles
 
 __all__ = ["Bounds", "Sketcher", "Sketches", "bounds"]
 
-REFERENCES = 4
+REFERENCES = 2
 _CANDIDATES = 400  # measures that references are chosen from
 _BLOCK_NUMBERS = 1 << 18  # in what is gathered for some pairs in one go: the working set stays in the cache
 _SAFE = 1e50  # coordinates beyond it, or below its inverse, are rescaled before they are squared

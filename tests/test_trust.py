@@ -1,0 +1,221 @@
+"""What an Embedder says of its own errors, and what it solves to keep a promise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wembed
+from wembed import Embedder, Index, Measures, SettingError, TrainingSettings
+
+
+@pytest.fixture(scope="module")
+def calibrated(some_digits: Measures, fitted: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    """The fitted model, with intervals from digits it has not seen."""
+    fresh, _ = wembed.readers.digits()
+    folder = tmp_path_factory.mktemp("calibrated")
+    fitted.save(folder)
+    return wembed.load(folder).calibrate(fresh[400:560], pairs=1_600)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> Measures:
+    return wembed.readers.digits()[0][700:760]
+
+
+@pytest.fixture(scope="module")
+def exact(unseen: Measures) -> np.ndarray:
+    pairs = np.stack(np.triu_indices(len(unseen), 1), axis=1)
+    between = np.zeros((len(unseen), len(unseen)))
+    between[tuple(pairs.T)] = wembed.exact_distances(unseen, pairs)
+    return between + between.T
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_intervals_hold_what_they_promise_on_unseen_digits(
+    calibrated: Embedder, unseen: Measures, exact: np.ndarray, refine: bool
+) -> None:
+    above = np.triu_indices(len(unseen), 1)
+    for level in (0.6, 0.9):
+        found = calibrated.pairwise(unseen, interval=level, refine=refine)
+        inside = (found.lower <= exact) & (exact <= found.upper)
+        assert inside[above].mean() == pytest.approx(level, abs=0.1)
+        assert (found.lower <= found.estimate).all()
+        assert (found.estimate <= found.upper).all()
+        assert found.solved == 0
+    np.testing.assert_allclose(found.predicted, calibrated.pairwise(unseen), atol=2e-3)
+    for array in vars(found).values():
+        np.testing.assert_array_equal(array, array.T)
+    assert not found.upper.diagonal().any()
+
+
+def test_references_narrow_the_intervals_and_correct_the_prediction(
+    calibrated: Embedder, unseen: Measures, exact: np.ndarray
+) -> None:
+    above = np.triu_indices(len(unseen), 1)
+    plain, refined = (calibrated.pairwise(unseen, interval=0.9, refine=refine) for refine in (False, True))
+    widths = [np.median((found.upper - found.lower)[above]) for found in (plain, refined)]
+    assert widths[1] < 0.75 * widths[0]
+    off = [np.abs(distances - exact)[above].mean() for distances in (plain.predicted, refined.estimate)]
+    assert off[1] < 0.8 * off[0]
+
+
+def test_references_are_used_where_they_pay(calibrated: Embedder, unseen: Measures) -> None:
+    asked = calibrated.pairwise(unseen, interval=0.9)
+    refined = calibrated.pairwise(unseen, interval=0.9, refine=True)
+    np.testing.assert_array_equal(asked.lower, refined.lower)  # 60 measures in 1,770 pairs
+    few = calibrated.distance(unseen[:20], unseen[20:40], interval=0.9)
+    np.testing.assert_array_equal(
+        few.lower, calibrated.distance(unseen[:20], unseen[20:40], interval=0.9, refine=False).lower
+    )
+
+
+def test_what_is_uncertain_is_solved(calibrated: Embedder, unseen: Measures, exact: np.ndarray) -> None:
+    above = np.triu_indices(len(unseen), 1)
+    found = calibrated.pairwise(unseen, tolerance=0.02)
+    assert 0 < found.solved < exact.size
+    np.testing.assert_allclose(found.estimate[found.exact], exact[found.exact], rtol=1e-9)
+    np.testing.assert_array_equal(found.lower[found.exact], found.upper[found.exact])
+    within = np.abs(found.estimate - exact) <= 0.02 * exact
+    assert within[above].mean() > 0.9
+    open_ = (found.upper / np.maximum(found.lower, 1e-9))[above]
+    assert (open_[~found.exact[above]] < 1.045).all()
+    assert calibrated.pairwise(unseen, tolerance=1e-9).exact[above].all()
+    assert not calibrated.pairwise(unseen, tolerance=9.0).exact.any()
+
+
+def test_a_budget_is_spent_where_the_interval_is_widest(calibrated: Embedder, unseen: Measures) -> None:
+    before = calibrated.distance(unseen[:30], unseen[30:], interval=0.9)
+    found = calibrated.distance(unseen[:30], unseen[30:], budget=7)
+    assert found.solved == 7
+    open_ = np.maximum(before.estimate / before.lower - 1, 1 - before.estimate / before.upper)
+    assert open_[found.exact].min() >= open_[~found.exact].max()
+    assert calibrated.distance(unseen[:30], unseen[30:], tolerance=1e-9, budget=4).solved == 4
+    assert calibrated.distance(unseen[:30], unseen[30:], tolerance=9.0, budget=4).solved == 0
+
+
+def test_two_collections_make_a_rectangle(calibrated: Embedder, unseen: Measures) -> None:
+    found = calibrated.pairwise(unseen[:4], unseen[4:9], interval=0.8)
+    assert found.estimate.shape == found.exact.shape == found.unusualness.shape == (4, 5)
+    one = calibrated.distance(unseen[[2]], unseen[[7]], interval=0.8)
+    assert one.lower[0] == pytest.approx(found.lower[2, 3], rel=1e-6)
+    same = calibrated.distance(unseen[:3], unseen[:3], interval=0.9)
+    assert not same.estimate.any()
+    assert not same.upper.any()
+    assert calibrated.distance(unseen[:0], unseen[:0], interval=0.9).lower.shape == (0,)
+
+
+def test_a_prediction_can_be_put_within_certified_bounds(
+    calibrated: Embedder, unseen: Measures, exact: np.ndarray
+) -> None:
+    bounds = calibrated.bounds(unseen[:30], unseen[30:])
+    truth = exact[np.arange(30), np.arange(30, 60)]
+    assert (bounds.lower <= truth).all()
+    assert (truth <= bounds.upper).all()
+
+
+def test_a_loaded_model_answers_alike(calibrated: Embedder, unseen: Measures, tmp_path: Path) -> None:
+    calibrated.save(tmp_path)
+    loaded = wembed.load(tmp_path)
+    for refine in (False, True):
+        kept, again = (m.pairwise(unseen[:9], interval=0.9, refine=refine) for m in (calibrated, loaded))
+        for name, array in vars(kept).items():
+            np.testing.assert_array_equal(array, getattr(again, name))
+
+
+def test_without_calibration_there_are_no_intervals(some_digits: Measures) -> None:
+    bare = Embedder(pairs=300, calibration=0, references=0, training=TrainingSettings(steps=5), n_jobs=1)
+    bare.fit(some_digits[:100])
+    with pytest.raises(SettingError, match="the model has no calibration measures"):
+        bare.distance(some_digits[:2], some_digits[2:4], interval=0.9)
+    with pytest.raises(SettingError, match="fitted with references=0"):
+        bare.pairwise(some_digits[:2], interval=0.9, refine=True)
+    with pytest.raises(SettingError, match="fitted with references=0"):
+        bare.bounds(some_digits[:2], some_digits[:2])
+    with pytest.raises(SettingError, match="are too few to calibrate on"):
+        bare.calibrate(some_digits[100:110])
+    bare.calibrate(some_digits[100:160], pairs=400)
+    assert bare.pairwise(some_digits[160:165], interval=0.9).upper.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"interval": 1.0}, "give a share between 0 and 1"),
+        ({"interval": 90}, "give a share between 0 and 1"),
+        ({"tolerance": 0}, "tolerance=0; give a relative error above 0"),
+        ({"budget": -1}, "budget=-1; give a number of pairs"),
+        ({"interval": 0.9999}, "calibration pairs at each of"),
+    ],
+)
+def test_impossible_wishes_are_refused(calibrated: Embedder, unseen: Measures, asked: dict, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        calibrated.distance(unseen[:2], unseen[2:4], **asked)
+
+
+def test_calibration_measures_are_not_unseen(fitted: Embedder, some_digits: Measures) -> None:
+    assert len(fitted.split_.calibration) == 30
+    assert len(fitted.unseen(some_digits)) == len(fitted.split_.test)
+    with pytest.raises(SettingError, match="give some it has not seen"):
+        fitted.calibrate(some_digits[fitted.split_.calibration])
+
+
+# ---- neighbours
+
+
+@pytest.fixture(scope="module")
+def index(calibrated: Embedder, some_digits: Measures) -> Index:
+    return Index(calibrated, some_digits)
+
+
+@pytest.fixture(scope="module")
+def truth(index: Index, unseen: Measures) -> np.ndarray:
+    together = Measures.concatenate([unseen[:8], index.measures])
+    pairs = np.stack([np.repeat(np.arange(8), 300), 8 + np.tile(np.arange(300), 8)], axis=1)
+    return wembed.exact_distances(together, pairs).reshape(8, 300)
+
+
+def test_certified_neighbours_are_the_true_ones(index: Index, unseen: Measures, truth: np.ndarray) -> None:
+    found = index.query(unseen[:8], k=5, certified=True)
+    np.testing.assert_allclose(found.distances, np.sort(truth, axis=1)[:, :5], rtol=1e-9)
+    np.testing.assert_allclose(np.take_along_axis(truth, found.ids, axis=1), found.distances, rtol=1e-9)
+    assert (found.solved >= 5).all()
+    assert found.solved.max() < 300
+
+
+@pytest.mark.parametrize("recall", [0.9, 0.99])
+def test_recall_is_at_least_what_was_asked_for(
+    index: Index, unseen: Measures, truth: np.ndarray, recall: float
+) -> None:
+    found = index.query(unseen[:8], k=5, recall=recall)
+    fifth = np.sort(truth, axis=1)[:, 4:5]
+    assert (np.take_along_axis(truth, found.ids, axis=1) <= fifth * (1 + 1e-9)).mean() >= recall
+    assert found.solved.mean() < 100
+    np.testing.assert_allclose(np.take_along_axis(truth, found.ids, axis=1), found.distances, rtol=1e-9)
+
+
+def test_more_recall_takes_more_solves(index: Index, unseen: Measures) -> None:
+    solved = [index.query(unseen[:8], k=5, recall=recall).solved.sum() for recall in (0.5, 0.9, 0.999)]
+    assert solved == sorted(solved)
+    assert solved[0] < solved[-1]
+
+
+def test_all_of_a_small_index_can_be_asked_for(index: Index, unseen: Measures, truth: np.ndarray) -> None:
+    small = Index(index.embedder, index.measures[:6])
+    for way in ({"recall": 0.9}, {"certified": True}):
+        found = small.query(unseen[:2], k=6, **way)
+        np.testing.assert_allclose(found.distances, np.sort(truth[:2, :6], axis=1), rtol=1e-9)
+        assert found.solved.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ({"recall": 1.0}, "certified=True for all of them"),
+        ({"recall": 0.9, "certified": True}, "give one of them"),
+        ({"rerank": 9, "certified": True}, "give one of them"),
+    ],
+)
+def test_one_promise_at_a_time(index: Index, unseen: Measures, way: dict, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        index.query(unseen[:1], k=2, **way)
