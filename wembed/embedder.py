@@ -1,14 +1,11 @@
 """Embedder: ground cost, features and encoder as one estimator."""
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +15,7 @@ from jaxtyping import Float32, Float64
 from scipy.stats import binom
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wembed.errors import ArtifactError, MeasureError, NotFittedError, ReadError, SettingError, UnusualWarning
+from wembed.errors import ArtifactError, MeasureError, NotFittedError, SettingError, UnusualWarning
 from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
@@ -29,6 +26,7 @@ from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
+from wembed.saved import read_model, write_model
 from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
 from wembed.transport.bounds import Bounds
 from wembed.transport.costs import GroundCost
@@ -36,12 +34,11 @@ from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Split, random_pairs
 from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.slices import check_triangles
-from wembed.transport.store import DistanceStore, check_ours, write_atomically
+from wembed.transport.store import DistanceStore
 from wembed.trust import UNUSUAL, Asked, Distances, Trust, answered
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_FORMAT = 5
 _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
@@ -418,11 +415,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             ArtifactError: the folder holds a model.json that is not a model's.
         """
         self._check_fitted()
-        from safetensors.torch import save
-
-        folder = Path(folder)
-        check_ours(folder / "model.json", "model")
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
@@ -433,13 +425,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors["digests"] = torch.from_numpy(self._digests)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
-        weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        digest = hashlib.sha256(weights).hexdigest()
-        file = f"weights-{digest[:16]}.safetensors"
         settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training")}
         description = {
-            "kind": "model",
-            "format": _FORMAT,
             "settings": settings,
             "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
             "cost": self.cost.as_dict(),
@@ -453,18 +440,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "pairs_used": self.pairs_used_,
             "errors_on_unseen": self.errors_,
             "parents": self._parents,
-            "weights": file,
-            "weights_sha256": digest,
-            "versions": {name: version(name) for name in ("wembed", "torch", "pot", "numpy", "scipy")},
         }
-        plain = json.loads(json.dumps(description, default=_plain, allow_nan=False))
-        plain["sha256"] = _digest(plain)
-        # The description comes last and names the weights, so that a kill leaves the old model or the new one.
-        write_atomically(folder / file, weights)
-        write_atomically(folder / "model.json", (json.dumps(plain, indent=1) + "\n").encode())
-        for old in folder.glob("weights-" + "[0-9a-f]" * 16 + ".safetensors"):
-            if old.name != file:
-                old.unlink()
+        write_model(Path(folder), description, tensors)
 
     def check(self, measures: Measures) -> None:
         """Refuse, before anything is solved, parameters that are out of range or that do not fit these measures.
@@ -679,45 +656,16 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
         ReadError: there is no model in the folder.
         ArtifactError: the model is damaged or of another format.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as load_tensors
-
     folder = Path(folder)
+    description, tensors = read_model(folder)
     try:
-        description = json.loads((folder / "model.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ReadError(f"{folder} holds no model; fit one with wembed fit or Embedder.save") from error
-    except ValueError as error:
-        raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
-    try:
-        if description["kind"] != "model" or description["format"] != _FORMAT:
-            raise ArtifactError(
-                f"{folder} holds format {description['format']} of a {description['kind']}, not {_FORMAT}; fit it again"
-            )
-        if _digest(description) != description["sha256"]:
-            raise ArtifactError(f"{folder / 'model.json'} is damaged: its checksum is another; fit the model again")
-        file = folder / Path(description["weights"]).name
-        weights = file.read_bytes()
-        if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
-            raise ArtifactError(f"{file} is damaged: its checksum is not the one in model.json; fit the model again")
-        embedder = _restored(description, load_tensors(weights))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{error.filename} is gone; fit the model again") from error
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
+        embedder = _restored(description, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
     embedder.device = device or (embedder.device if _there(embedder.device) else "cpu")
     return embedder
-
-
-def _digest(description: dict[str, Any]) -> str:
-    content = {key: value for key, value in description.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _there(device: str) -> bool:

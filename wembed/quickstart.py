@@ -15,6 +15,7 @@ from wembed.measures import Measures
 from wembed.pictures import draw_neighbors, draw_scatter
 from wembed.progress import bar
 from wembed.readers import digits
+from wembed.report import write_report
 from wembed.transport.exact import solve_pairs
 from wembed.transport.parallel import exact_distances
 from wembed.transport.precompute import precompute
@@ -52,7 +53,7 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
         seed: draws the split, the pairs and the training.
         n_jobs: processes, or -1 for one a core.
     """
-    measures, _ = digits()
+    measures, labels = digits()
     with bar(True, "exact distances", unit="pairs") as show:
         store = precompute(measures, folder / "distances", pairs, n_jobs=n_jobs, seed=seed, progress=show)
     embedder = Embedder(random_state=seed, n_jobs=n_jobs, verbose=True).fit(
@@ -73,13 +74,21 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
     scatter, neighbors = folder / "predicted-against-exact.png", folder / "neighbors.png"
     draw_scatter(report, scatter)
     _draw_ten_nearest(embedder, unseen, n_jobs, neighbors)
+    page = folder / "report.html"
+    write_report(embedder, unseen, report, page, [str(label) for label in labels[embedder.split_.test]])
     exact_seconds, learned_seconds = _timed(embedder, unseen)
     return Quickstart(
         report,
         exact_seconds,
         learned_seconds,
         1 / report.encode_per_second,
-        {"model": folder / "model", "distances": folder / "distances", "scatter": scatter, "neighbors": neighbors},
+        {
+            "model": folder / "model",
+            "distances": folder / "distances",
+            "scatter": scatter,
+            "neighbors": neighbors,
+            "report": page,
+        },
     )
 
 
