@@ -179,7 +179,10 @@ def neighbours() -> str:
 
 def unusual() -> str:
     found = recorded("trust")["results"]["unusual"]["kinds"]
-    rows = ["| measures | told from unseen digits: AUROC | above 1 | from 2 on | a warning |", "|---|--:|--:|--:|---|"]
+    rows = [
+        "| measures | told from unseen digits: AUROC | above 1 | from 2.5 on | a warning |",
+        "|---|--:|--:|--:|---|",
+    ]
     for name, marks in found.items():
         auroc = f"{marks['auroc']:.3f}" if "auroc" in marks else "-"
         warned = "yes" if marks["warned_of_together"] else "no"

@@ -27,6 +27,7 @@ def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
         assert readme.generated(name, text) == text
 
 
+@pytest.mark.filterwarnings("ignore::wembed.UnusualWarning")
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     smaller = code.replace("20_000", "600").replace("queries=5", "queries=1").replace("rerank=50", "rerank=12")

@@ -295,7 +295,7 @@ def distance(
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
     With an interval, a tolerance or a budget: the estimate, which is exact where the last column says so, the interval,
-    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2 on not to be relied on).
+    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be relied on).
     """
     import numpy as np
 

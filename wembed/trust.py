@@ -19,7 +19,7 @@ from wembed.transport.parallel import Progress, exact_distances
 
 __all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
 
-UNUSUAL = 2.0  # unusualness that is warned of: a long way beyond the most unusual hundredth
+UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
 _FITTED_ON = 2_000  # validation pairs
 _CALIBRATED_ON = 4_000  # calibration pairs
 _LEVEL = 0.9
@@ -42,7 +42,7 @@ class Distances:
         upper: upper end of the interval.
         exact: whether it was solved.
         unusualness: of the more unusual of the two measures: 0 is typical of unseen measures like the training ones, 1
-            the most unusual hundredth of them, and from 2 on there is a warning.
+            the most unusual hundredth of them, and from 2.5 on there is a warning.
     """
 
     predicted: Float64[np.ndarray, "*shape"]

@@ -14,6 +14,7 @@ _AXES = 128
 _KEPT = 1_000  # training measures
 _NEAREST = 5
 _ENOUGH = 100  # typical measures
+_ALLOWANCE = 1.5  # where there are fewer
 _TYPICAL, _RARE = 0.5, 0.99
 _TRAITS = 3
 _LEAST_SPREAD = 0.05  # of a trait, lest the least difference be strange
@@ -73,12 +74,15 @@ class Novelty:
     def calibrated(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> "Novelty":
         """The same, these measures being typical ones that it has not seen.
 
-        Where they are too few to tell what a hundredth is, the training measures are asked too, each about the others.
+        Where they are too few to tell what a hundredth is, the training measures are asked too, each about the others,
+        and allowed for being nearer to each other than unseen ones are.
         """
         raw = self._raw(measures, vectors)
-        if len(raw) < _ENOUGH:
+        few = len(raw) < _ENOUGH
+        if few:
             raw = np.concatenate([raw, self._mean_of_nearest(self.known, itself=True)])
         typical, rare = np.quantile(raw, [_TYPICAL, _RARE])
+        rare += (_ALLOWANCE - 1) * (rare - typical) if few else 0.0
         return replace(self, typical=float(typical), rare=float(max(rare, typical * (1 + 1e-3), np.finfo(float).tiny)))
 
     def __call__(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
