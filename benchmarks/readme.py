@@ -180,7 +180,7 @@ def neighbours() -> str:
 def unusual() -> str:
     found = recorded("trust")["results"]["unusual"]["kinds"]
     rows = [
-        "| measures | told from unseen digits: AUROC | above 1 | from 2.5 on | a warning |",
+        "| measures | AUROC against unseen digits | above 1 | from 2.5 on | a warning |",
         "|---|--:|--:|--:|---|",
     ]
     for name, marks in found.items():

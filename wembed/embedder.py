@@ -321,8 +321,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """How unlike the training measures each measure is.
 
         0 is typical of unseen measures like the training ones, 1 the most unusual hundredth of them; `transform` warns
-        of a measure from 2.5 on, and where more are above 1 than chance would have it. `wembed.learning.novelty.Novelty`
-        says what it is.
+        of a measure from 2.5 on, and where more are above 1 than chance would have it. What it is, is said in
+        `wembed.learning.novelty.Novelty`.
 
         Raises:
             NotFittedError: before `fit`.
