@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
+from functools import lru_cache
 from itertools import islice
 from pickle import PicklingError
 from typing import Any
@@ -136,7 +137,12 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n
         SolverError: a worker was killed, or there is no room for what the workers share.
     """
     if n_jobs == 1:
-        yield from (function(*task) for task in tasks)
+        for task in tasks:
+            with _thread_pools().limit(
+                limits=1
+            ):  # on matrices as small as these, more threads take several times as long
+                result = function(*task)
+            yield result
         return
     try:
         yield from _from_workers(function, tasks, n_jobs)
@@ -150,6 +156,14 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n
             f"the workers could not be given their data: {error.__cause__ or error}; make room in the temporary "
             "folder, or name another one in JOBLIB_TEMP_FOLDER"
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> Any:
+    import scipy.linalg  # noqa: F401  its thread pool is another than that of NumPy, and there once it is imported
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _from_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n_jobs: int) -> Iterator[Any]:
