@@ -169,7 +169,7 @@ def bounds() -> str:
 
 
 def neighbours() -> str:
-    found = recorded("trust")["results"]["neighbours"]["ways"]
+    found = recorded("trust")["results"].get("neighbours", {"ways": {}})["ways"]
     rows = ["| way | recall@10 | solved a query | at most | seconds a query |", "|---|--:|--:|--:|--:|"]
     for way, marks in found.items():
         most, seconds = (format(marks[key], form) if key in marks else "-" for key, form in _LAST.items())
