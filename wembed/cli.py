@@ -226,11 +226,12 @@ def evaluate(
     from wembed.embedder import evaluate as run
     from wembed.pictures import draw_scatter
     from wembed.progress import bar
+    from wembed.report import check_page, write_report
 
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
-    if html is not None and (html.suffix != ".html" or not html.parent.is_dir()):
-        raise SettingError(f"{html}: give a file that ends in .html, in a folder that is there")
+    if html is not None:
+        check_page(html)
     embedder, measures = _load(model), _read(data, support)
     names = None if labels is None else _labels(labels, len(measures))
     unseen = embedder.unseen(measures)
@@ -249,8 +250,6 @@ def evaluate(
     if picture is not None:
         draw_scatter(report, picture)
     if html is not None:
-        from wembed.report import write_report
-
         if names is not None and len(unseen) < len(measures):
             names = names[np.isin(measures.digests(), unseen.digests())]
         files = write_report(embedder, unseen, report, html, names)

@@ -343,7 +343,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if len(a) != len(b):
             raise SettingError(f"bounds pairs {len(a)} measures with {len(b)}")
         self._check_fitted()
-        self._trust.refines(len(a), len(a), True)
         left, right = (self._trust.side(m, self._encoded(m), True, self.n_jobs) for m in (a, b))
         return self._trust.bounds(left, right, np.arange(len(a)), np.arange(len(a)))
 
@@ -764,13 +763,13 @@ def evaluate(
     )
     trust = embedder.trust
     used, places = np.unique(report.asked, return_inverse=True)
-    refine = trust.refines(len(report.asked), len(used), None)
-    side = trust.side(measures[used], embedder._encoded(measures[used]), refine, n_jobs)
+    refine, vectors = trust.refines(len(report.asked), len(used), None), embedder._encoded(measures)
+    side = trust.side(measures[used], vectors[used], refine, n_jobs)
     report = replace(
         report,
         learning_curve=embedder.learning_curve_,
         intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T) if trust.calibrated_on else None,
-        unusualness=embedder.unusualness(measures),
+        unusualness=trust.novelty(measures, vectors),
     )
     embedder.errors_ = report.as_dict()
     return report

@@ -24,13 +24,15 @@ def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n 
 
 
 def distances_of_pairs(
-    vectors: Float32[np.ndarray, "n dim"], pairs: Int64[np.ndarray, "k 2"]
+    vectors: Float32[np.ndarray, "n dim"],
+    pairs: Int64[np.ndarray, "k 2"],
+    others: Float32[np.ndarray, "m dim"] | None = None,
 ) -> Float64[np.ndarray, " k"]:
-    """Distance of row i to row j for each pair (i, j), without all the rows at once."""
-    distances = np.empty(len(pairs))
+    """Distance of row i to row j (of the others, if there are any) for each pair (i, j), without all rows at once."""
+    others, distances = vectors if others is None else others, np.empty(len(pairs))
     for start in range(0, len(pairs), _ROWS):
         i, j = pairs[start : start + _ROWS].T
-        distances[start : start + _ROWS] = paired_distances(vectors[i], vectors[j])
+        distances[start : start + _ROWS] = paired_distances(vectors[i], others[j])
     return distances
 
 

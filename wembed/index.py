@@ -172,7 +172,6 @@ class Index:
     def _sketched(self, n_jobs: int) -> Side:
         """What bounds know of the collection."""
         if self._side is None:
-            self.embedder.trust.refines(0, len(self), True)
             with bar(self.embedder.verbose, "references", unit="measures") as show:
                 self._side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
         return self._side

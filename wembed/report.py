@@ -17,7 +17,19 @@ from wembed.page import Section, Table, page
 from wembed.portraits import Portraits
 from wembed.transport.store import write_atomically
 
-__all__ = ["write_report"]
+__all__ = ["check_page", "write_report"]
+
+
+def check_page(file: Path) -> None:
+    """Refuse, before anything is evaluated, a file that no report can be written to.
+
+    Raises:
+        SettingError: another ending, or a folder that is not there.
+    """
+    if file.suffix != ".html":
+        raise SettingError(f"{file}: the report is an HTML page; give a file that ends in .html")
+    if not file.parent.is_dir():
+        raise SettingError(f"{file}: the folder {file.parent} is not there; make it first")
 
 
 def write_report(
@@ -50,10 +62,7 @@ def write_report(
         NotFittedError: the Embedder has not been fitted.
     """
     file = Path(file)
-    if file.suffix != ".html":
-        raise SettingError(f"{file}: the report is an HTML page; give a file that ends in .html")
-    if not file.parent.is_dir():
-        raise SettingError(f"{file}: the folder {file.parent} is not there; make it first")
+    check_page(file)
     if labels is not None and len(labels) != len(measures):
         raise SettingError(f"there are {len(labels)} labels and {len(measures)} measures; give one for each")
     if len(measures) != report.measures:

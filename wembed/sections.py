@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from wembed import figures
 from wembed.figures import three_digits as number
 from wembed.learning.curve import LearningCurve
-from wembed.learning.evaluation import MEAN, Intervals, Report
+from wembed.learning.evaluation import MEAN, Intervals, Report, nearest_others
 from wembed.page import Picture, Section, Table
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
 from wembed.trust import UNUSUAL
@@ -240,8 +240,8 @@ def neighbors(report: Report, portraits: Portraits) -> Section:
     queries = report.hoods.queries.tolist()
     if not queries:
         return Section(heading, ("No neighbours were looked for; evaluate with queries=20 to see some.",))
-    exact = [_nearest(row, own, k) for own, row in zip(queries, report.hoods.exact, strict=True)]
-    predicted = [_nearest(row, own, k) for own, row in zip(queries, report.predicted_hoods, strict=True)]
+    exact = [nearest_others(row, own, k) for own, row in zip(queries, report.hoods.exact, strict=True)]
+    predicted = [nearest_others(row, own, k) for own, row in zip(queries, report.predicted_hoods, strict=True)]
     hits = np.array([len(set(a) & set(b)) for a, b in zip(exact, predicted, strict=True)])
     ranked = np.argsort(hits, kind="stable")
     shown = ranked[np.unique(np.linspace(0, len(ranked) - 1, _QUERIES).astype(int))]
@@ -447,11 +447,6 @@ def _fifths(exact: Float64[np.ndarray, " k"], errors: Float64[np.ndarray, " k"])
     """Mean size of the errors in each fifth of the distances, the nearest first; the only one twice."""
     means = [float(np.abs(errors[part]).mean()) for part in figures.by_distance(exact, 5)]
     return means if len(means) > 1 else means * 2
-
-
-def _nearest(distances: np.ndarray, own: int, k: int) -> list[int]:
-    order = np.argsort(distances, kind="stable")
-    return [int(place) for place in order if place != own][:k]
 
 
 def _picture(name: str, label: str, caption: str, figure: "matplotlib.figure.Figure", *, wide: bool = False) -> Picture:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from wembed.errors import SettingError
-from wembed.euclidean import paired_distances
+from wembed.euclidean import distances_of_pairs
 from wembed.learning.evaluation import Intervals
 from wembed.learning.intervals import IntervalModel
 from wembed.learning.novelty import Novelty
@@ -145,15 +145,15 @@ class Trust:
         used = np.unique(np.concatenate([pairs for pairs, _ in parts]))
         own = measures[used]
         side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
-        models: list[IntervalModel | None] = []
-        for refine in (False, self.sketcher is not None):
+
+        def model(*, refine: bool) -> IntervalModel:
             shown = []
             for pairs, exact in parts:
-                i, j = np.searchsorted(used, pairs).T
-                predicted = _apart(side.vectors, i, j)
-                shown.append((self._traits(side, side, i, j, predicted, refine)[0], predicted, exact))
-            models.append(IntervalModel.fit(*shown[0]).calibrated(*shown[1]))
-        return replace(self, plain=models[0], refined=models[1] if self.sketcher is not None else None)
+                predicted, traits, _ = self._known(side, side, *np.searchsorted(used, pairs).T, refine=refine)
+                shown.append((traits, predicted, exact))
+            return IntervalModel.fit(*shown[0]).calibrated(*shown[1])
+
+        return replace(self, plain=model(refine=False), refined=model(refine=True) if self.sketcher else None)
 
     def side(
         self,
@@ -163,36 +163,31 @@ class Trust:
         n_jobs: int = 1,
         progress: Progress | None = None,
     ) -> Side:
-        """What answers about these measures need; with `refine` each is solved against the references."""
+        """What answers about these measures need; with `refine` each is solved against the references.
+
+        Raises:
+            SettingError: to refine, and there are no references.
+        """
+        if refine and self.sketcher is None:
+            raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
         sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
         return Side(vectors, self.novelty(measures, vectors.astype(np.float32)), sketches)
 
     def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
-        """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs.
-
-        Raises:
-            SettingError: told to, and there are no references.
-        """
-        if self.sketcher is None:
-            if refine:
-                raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
-            return False
-        return 2 * len(self.sketcher.references.measures) * measures <= pairs if refine is None else refine
+        """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
+        if refine is not None:
+            return refine
+        return self.sketcher is not None and 2 * len(self.sketcher.references.measures) * measures <= pairs
 
     def answer(
         self, level: float, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
     ) -> Distances:
         """Distances of a[i] and b[j] with their intervals, refined where both sides have sketches."""
-        predicted = _apart(a.vectors, i, j, b.vectors)
         refine = a.sketches is not None and b.sketches is not None
         model = self._intervals(refine=refine)
-        traits, bounds = self._traits(a, b, i, j, predicted, refine)
-        estimate = model.estimate(traits, predicted)
-        lower, upper = model.interval(level, traits, predicted)
-        if bounds is not None:
-            estimate, lower, upper = (np.clip(x, bounds.lower, bounds.upper) for x in (estimate, lower, upper))
-        same = predicted == 0  # the same measure twice
-        estimate[same] = lower[same] = upper[same] = 0.0
+        predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
+        estimate = _within(model.estimate(traits, predicted), predicted, bounds)
+        lower, upper = (_within(end, predicted, bounds) for end in model.interval(level, traits, predicted))
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
         return Distances(predicted, estimate, lower, upper, np.zeros(len(i), dtype=bool), unusual)
 
@@ -206,11 +201,13 @@ class Trust:
     ) -> Intervals:
         """At each of these levels that there are calibration pairs enough for."""
         refine = side.sketches is not None
-        most = self._intervals(refine=refine).highest_level
-        possible = tuple(level for level in levels if level <= most)
-        ends = [self.answer(level, side, side, i, j) for level in possible]
-        lower, upper = (np.array([getattr(one, end) for one in ends]).reshape(-1, len(i)) for end in ("lower", "upper"))
-        return Intervals(possible, lower, upper)
+        model = self._intervals(refine=refine)
+        possible = tuple(level for level in levels if level <= model.highest_level)
+        predicted, traits, bounds = self._known(side, side, i, j, refine=refine)
+        ends = np.empty((len(possible), 2, len(i)))
+        for row, level in enumerate(possible):
+            ends[row] = [_within(end, predicted, bounds) for end in model.interval(level, traits, predicted)]
+        return Intervals(possible, ends[:, 0], ends[:, 1])
 
     def chance_below(
         self,
@@ -225,18 +222,21 @@ class Trust:
         Raises:
             SettingError: the model has no calibration measures.
         """
-        predicted = _apart(a.vectors, i, j, b.vectors)
-        traits, _ = self._traits(a, b, i, j, predicted, refine=False)
+        predicted, traits, _ = self._known(a, b, i, j, refine=False)
         return self._intervals(refine=False).chance_below(threshold, traits, predicted)
 
     def lower(
         self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
     ) -> Float64[np.ndarray, " k"]:
         """Certified lower bounds; both sides have sketches."""
+        sketcher, x, y = self._sketched(a, b)
+        return sketcher.lower(x, y, i, j)
+
+    def _sketched(self, a: Side, b: Side) -> tuple[Sketcher, Sketches, Sketches]:
         assert self.sketcher is not None
         assert a.sketches is not None
         assert b.sketches is not None
-        return self.sketcher.lower(a.sketches, b.sketches, i, j)
+        return self.sketcher, a.sketches, b.sketches
 
     def _intervals(self, *, refine: bool) -> IntervalModel:
         model = self.refined if refine else self.plain
@@ -249,31 +249,27 @@ class Trust:
 
     def bounds(self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Bounds:
         """Certified bounds; both sides have sketches."""
-        assert self.sketcher is not None
-        assert a.sketches is not None
-        assert b.sketches is not None
-        upper = self.sketcher.upper(a.sketches, b.sketches, i, j).min(axis=1)
+        sketcher, x, y = self._sketched(a, b)
+        upper = sketcher.upper(x, y, i, j).min(axis=1)
         return Bounds(np.minimum(self.lower(a, b, i, j), upper), upper)
 
-    def _traits(
-        self, a: Side, b: Side, i: np.ndarray, j: np.ndarray, predicted: np.ndarray, refine: bool
-    ) -> tuple[Float64[np.ndarray, "k traits"], Bounds | None]:
-        """What an interval depends on beside the predicted distance, and the bounds where they were taken."""
+    def _known(
+        self, a: Side, b: Side, i: np.ndarray, j: np.ndarray, *, refine: bool
+    ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "k traits"], Bounds | None]:
+        """The predicted distance, the other traits that an interval depends on, and bounds where they were taken."""
+        predicted = distances_of_pairs(a.vectors, np.stack([i, j], axis=1), b.vectors)
         unusual = np.stack([a.unusualness[i], b.unusualness[j]], axis=1)
         plain = np.stack([unusual.max(axis=1), unusual.min(axis=1)], axis=1)
         if not refine:
-            return plain, None
-        assert self.sketcher is not None
-        assert a.sketches is not None
-        assert b.sketches is not None
-        upper = self.sketcher.upper(a.sketches, b.sketches, i, j)
-        lower = self.sketcher.lower(a.sketches, b.sketches, i, j)
+            return predicted, plain, None
+        sketcher, x, y = self._sketched(a, b)
+        upper, lower = sketcher.upper(x, y, i, j), sketcher.lower(x, y, i, j)
         least = 1e-9 * float(upper.max(initial=0.0)) + np.finfo(float).tiny
         ratios = np.log((upper + least) / (predicted + least)[:, None])
         below = np.log((lower + least) / (predicted + least))[:, None]
         nearest = upper.min(axis=1)
         traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
-        return traits, Bounds(np.minimum(lower, nearest), nearest)
+        return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
@@ -382,6 +378,12 @@ def answered(
     return found
 
 
+def _within(distances: np.ndarray, predicted: np.ndarray, bounds: Bounds | None) -> Float64[np.ndarray, " k"]:
+    """Distances within the bounds, and 0 of the same measure twice."""
+    clipped = distances if bounds is None else np.clip(distances, bounds.lower, bounds.upper)
+    return np.where(predicted == 0, 0.0, clipped)
+
+
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:
     """Pairs whose interval leaves more open than is tolerated, the most open first, as many as may be solved."""
     if asked.tolerance is None and asked.budget is None:
@@ -395,10 +397,3 @@ def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen
     order = np.argsort(-open_, kind="stable")
     wanted = int((open_ > (asked.tolerance or 0.0)).sum())
     return order[: wanted if asked.budget is None else min(wanted, asked.budget)]
-
-
-def _apart(x: np.ndarray, i: np.ndarray, j: np.ndarray, y: np.ndarray | None = None) -> Float64[np.ndarray, " k"]:
-    y, step, found = x if y is None else y, max(1, (1 << 22) // max(x.shape[1], 1)), np.empty(len(i))
-    for start in range(0, len(i), step):
-        found[start : start + step] = paired_distances(x[i[start : start + step]], y[j[start : start + step]])
-    return found

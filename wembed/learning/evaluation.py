@@ -18,7 +18,7 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["Errors", "Intervals", "Neighborhoods", "Report", "compare", "score"]
+__all__ = ["Errors", "Intervals", "Neighborhoods", "Report", "compare", "nearest_others", "score"]
 
 MEAN = "mean predictor"
 _NEIGHBORS = 10
@@ -84,7 +84,7 @@ class Neighborhoods:
         if len(self.queries) == 0 or self.exact.shape[1] <= 2 * k:
             return None
         hits = [
-            len(set(_nearest(exact, own, k)) & set(_nearest(guess, own, k)))
+            len(set(nearest_others(exact, own, k)) & set(nearest_others(guess, own, k)))
             for own, exact, guess in zip(self.queries.tolist(), self.exact, predicted, strict=True)
         ]
         return sum(hits) / (k * len(hits))
@@ -317,6 +317,7 @@ def _from_queries(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return distances_between(vectors[queries], vectors)
 
 
-def _nearest(distances: np.ndarray, own: int, k: int) -> list[int]:
+def nearest_others(distances: np.ndarray, own: int, k: int) -> list[int]:
+    """Places of the k nearest, one's own left out; ties by place."""
     order = np.argsort(distances, kind="stable")
     return [int(i) for i in order[: k + 1] if i != own][:k]

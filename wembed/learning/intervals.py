@@ -1,6 +1,6 @@
 """Intervals around predicted distances, by split conformal prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -76,7 +76,7 @@ class IntervalModel:
         centre = regressed(error)
         left = np.abs(error - centre[0] - columns @ centre[1:])
         width = regressed(np.log(left + _SMALLEST))
-        return cls(floor, knots, start.low, start.high, centre, width, empty, empty, np.array([0, 0]))
+        return replace(start, centre=centre, width=width)
 
     def calibrated(
         self,
@@ -92,9 +92,11 @@ class IntervalModel:
         bin_of = np.searchsorted(edges, predicted)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(bin_of, minlength=bins))]).astype(np.int64)
         ordered = scores[np.lexsort((scores, bin_of))]
-        return IntervalModel(
-            self.floor, self.knots, self.low, self.high, self.centre, self.width, edges, ordered, offsets
-        )
+        return replace(self, edges=edges, scores=ordered, offsets=offsets)
+
+    def _bins(self) -> list[Float64[np.ndarray, " scores"]]:
+        """The scores of each bin."""
+        return np.split(self.scores, self.offsets[1:-1])
 
     @property
     def highest_level(self) -> float:
@@ -127,8 +129,7 @@ class IntervalModel:
             )
         estimate, width = self._expected(traits, predicted)
         ends = np.empty((len(self.edges) + 1, 2))
-        for row, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            own = self.scores[start:stop]
+        for row, own in enumerate(self._bins()):
             place = (len(own) + 1) * tail - 1  # of n + 1 scores, the new one among them, a share `tail` is below
             ranks = np.arange(len(own))
             ends[row] = np.interp([place, len(own) - 1 - place], ranks, own)
@@ -150,8 +151,8 @@ class IntervalModel:
         asked = (threshold - estimate) / width
         bin_of = np.searchsorted(self.edges, predicted)
         chance = np.empty(len(asked))
-        for row, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            own, here = self.scores[start:stop], bin_of == row
+        for row, own in enumerate(self._bins()):
+            here = bin_of == row
             tail = max(1, round(_TAIL * len(own)))
             edge = own[tail - 1]
             excess = max(float((edge - own[:tail]).mean()), 1e-3 * float(np.ptp(own)), np.finfo(float).tiny)

@@ -166,19 +166,13 @@ class References:
 
     def _from_each(self, places: np.ndarray, points: np.ndarray) -> Float64[np.ndarray, "atoms n"]:
         """What `spread` is the mean of: squared distances where those are summed, else their p-th powers."""
-        from scipy.spatial.distance import cdist  # imported late, as SciPy is everywhere here
+        if str(self.cost.metric).startswith("great-circle"):
+            from scipy.spatial.distance import cdist  # imported late, as SciPy is everywhere here
 
-        metric = str(self.cost.metric)
-        if self._squared:
-            return np.asarray(cdist(places, points, "sqeuclidean"))
-        if metric.startswith("great-circle"):
             return np.asarray(self._arcs(cdist(places, points)) ** self.cost.order)
-        far = cdist(
-            places,
-            points,
-            "chebyshev" if metric == "chebyshev" else "cityblock" if metric == "cityblock" else "euclidean",
-        )
-        return np.asarray(far**self.cost.order)
+        cost = GroundCost() if self._squared else self.cost
+        powers, unit = cost.powers(places, points)
+        return np.asarray(powers * unit**cost.order)
 
     def _arcs(self, chords: np.ndarray) -> np.ndarray:
         arcs = 2 * np.arcsin(np.clip(chords / 2, 0, 1))
