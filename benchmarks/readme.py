@@ -130,7 +130,7 @@ def scale() -> str:
 
 
 _LAST = {"most_solved": ",", "seconds_a_query": ".2g"}
-KINDS = ("MNIST", "doodles", "tweets", "meshes")
+KINDS = ("MNIST", "400 digits of MNIST", "doodles", "tweets", "meshes")
 
 
 def intervals() -> str:

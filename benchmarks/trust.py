@@ -21,6 +21,7 @@ from wembed.readers import digits
 
 KINDS = {
     "MNIST": TASKS["mnist, W_2"],
+    "400 digits of MNIST": replace(TASKS["mnist, W_2"], known=400),
     "doodles": replace(TASKS["doodles, W_2"], others=()),
     "tweets": TASKS["tweets, W_2"],
     "meshes": TASKS["meshes, W_2"],

@@ -16,10 +16,23 @@ def made_up(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarra
     return traits, predicted, np.abs(exact)
 
 
+def apart(count: int) -> np.ndarray:
+    """Pairs that share no measure."""
+    return np.arange(2 * count).reshape(-1, 2)
+
+
+def sharing(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of measures that make each of their distances longer or shorter."""
+    pairs = np.stack(np.triu_indices(count, 1), axis=1)
+    predicted, lengthened = rng.gamma(6.0, 0.5, len(pairs)), 0.02 * rng.standard_t(5, count)
+    exact = predicted * (1 + lengthened[pairs].sum(axis=1) + 0.01 * rng.normal(size=len(pairs)))
+    return rng.normal(size=(len(pairs), 3)), predicted, exact, pairs
+
+
 @pytest.fixture(scope="module")
 def model() -> IntervalModel:
     rng = np.random.default_rng(0)
-    return IntervalModel.fit(*made_up(rng, 2_000)).calibrated(*made_up(rng, 4_000))
+    return IntervalModel.fit(*made_up(rng, 2_000)).calibrated(*made_up(rng, 4_000), apart(4_000))
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.98])
@@ -56,21 +69,52 @@ def test_a_higher_level_contains_a_lower_one(model: IntervalModel) -> None:
 def test_coverage_is_right_in_the_mean_however_few_calibrate() -> None:
     rng, shares = np.random.default_rng(5), []
     for _ in range(300):
-        few = IntervalModel.fit(*made_up(rng, 60)).calibrated(*made_up(rng, 25))
+        few = IntervalModel.fit(*made_up(rng, 60)).calibrated(*made_up(rng, 25), apart(25))
         traits, predicted, exact = made_up(rng, 200)
         lower, upper = few.interval(0.8, traits, predicted)
         shares.append(((lower <= exact) & (exact <= upper)).mean())
     assert np.mean(shares) == pytest.approx(0.8, abs=0.02)
 
 
+def test_coverage_is_right_in_the_mean_where_pairs_share_measures() -> None:
+    rng, shares = np.random.default_rng(8), []
+
+    for _ in range(300):
+        few = IntervalModel.fit(*sharing(rng, 30)[:3]).calibrated(*sharing(rng, 30))
+        traits, predicted, exact, _ = sharing(rng, 40)
+        lower, upper = few.interval(0.9, traits, predicted)
+        shares.append(((lower <= exact) & (exact <= upper)).mean())
+    assert 0.89 <= np.mean(shares) <= 0.94
+
+
 def test_chances_are_the_shares_they_say(model: IntervalModel) -> None:
     traits, predicted, exact = made_up(np.random.default_rng(6), 40_000)
+    nothing = np.zeros(len(exact)), np.zeros(len(exact), dtype=np.int64)
     for share in (0.95, 0.98, 1.0, 1.03):
-        chance = model.chance_below(share * predicted, traits, predicted)
+        chance = model.chance_below(share * predicted, traits, predicted, *nothing)
         assert chance.mean() == pytest.approx((exact < share * predicted).mean(), abs=0.02)
-    far = model.chance_below(0.5 * predicted, traits, predicted)
+    far = model.chance_below(0.5 * predicted, traits, predicted, *nothing)
     assert (far > 0).all()
     assert far.max() < 0.02
+
+
+def test_what_is_solved_of_a_measure_tells_of_its_other_pairs() -> None:
+    rng = np.random.default_rng(9)
+    model = IntervalModel.fit(*sharing(rng, 60)[:3]).calibrated(*sharing(rng, 300))
+    assert 0.3 < model.shared < 0.5  # of the variance of a pair, each measure's own share is 0.41
+    traits, predicted, exact, pairs = sharing(rng, 300)
+    solved, left = pairs[:, 0] < 60, pairs[:, 0] >= 60
+    scores = model.standard_scores(traits, predicted, exact)
+    number = np.bincount(pairs[solved, 1], minlength=300)
+    mean = np.bincount(pairs[solved, 1], scores[solved], 300) / np.maximum(number, 1)
+    below, chances = exact[left] < predicted[left], []
+    for seen in (mean, number), (0 * mean, 0 * number):
+        of_pairs = [one[pairs[left, 1]] for one in seen]
+        chances.append(model.chance_below(predicted[left], traits[left], predicted[left], *of_pairs))
+    knowing, blind = (np.square(chance - below).mean() for chance in chances)
+    assert knowing < 0.9 * blind
+    for part in np.array_split(np.argsort(chances[0]), 4):
+        assert chances[0][part].mean() == pytest.approx(below[part].mean(), abs=0.08)
 
 
 def test_traits_beyond_those_seen_count_as_the_farthest_seen(model: IntervalModel) -> None:
@@ -87,8 +131,8 @@ def test_a_level_is_a_share(model: IntervalModel, level: float) -> None:
 
 def test_too_few_calibration_pairs_promise_no_high_level() -> None:
     rng = np.random.default_rng(7)
-    few = IntervalModel.fit(*made_up(rng, 50)).calibrated(*made_up(rng, 30))
+    few = IntervalModel.fit(*made_up(rng, 50)).calibrated(*made_up(rng, 30), apart(30))
     few.interval(0.9, *made_up(rng, 5)[:2])
-    assert few.highest_level == pytest.approx(1 - 2 / 31)
-    with pytest.raises(SettingError, match=r"takes 199 calibration pairs .* and the model has 30"):
+    assert few.highest_level == pytest.approx(1 - 1 / 31)
+    with pytest.raises(SettingError, match=r"takes 198 calibration measures .* this model has 60 .* at most 0\.967"):
         few.interval(0.99, *made_up(rng, 5)[:2])

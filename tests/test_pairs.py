@@ -266,8 +266,14 @@ def test_a_split_is_disjoint_and_covers_every_measure(count, validation, test, s
     [(0, 0.1), (-0.1, 0.1), (1.0, 0), (0.5, 0.5), (0.6, 0.5), (0.1, 1.0), (0.1, -0.1), (np.nan, 0)],
 )
 def test_shares_that_leave_a_part_empty_are_refused(validation, test):
-    with pytest.raises(SettingError, match="leave no measures to train on"):
+    with pytest.raises(SettingError, match=r"leave no measures to train on|^(validation|test)=.*; give a share"):
         Split.draw(1000, validation=validation, test=test)
+
+
+@pytest.mark.parametrize("calibration", [-0.1, 1])
+def test_a_wrong_share_is_named(calibration):
+    with pytest.raises(SettingError, match=f"^calibration={calibration}; give a share of the measures, from 0"):
+        Split.draw(1000, calibration=calibration)
 
 
 def enough(count: int, validation: float, test: float) -> bool:

@@ -195,8 +195,9 @@ def fit(
     _table(report)
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
-    if not embedder.trust.calibrated_on:
-        _say("It has too few calibration pairs for intervals; fit it with more --pairs, or more measures")
+    if (level := embedder.trust.highest_level) < 0.9:
+        held = f"only for intervals of up to {level:.0%}" if level else "not for intervals"
+        _say(f"Its {len(embedder.split_.calibration)} calibration measures are enough {held}; more measures would be")
     _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
 
 
@@ -232,6 +233,8 @@ def evaluate(
         raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
     if html is not None:
         check_page(html)
+    elif labels is not None:
+        raise SettingError(f"{labels}: labels colour the map of a report; give --html too")
     embedder, measures = _load(model), _read(data, support)
     names = None if labels is None else _labels(labels, len(measures))
     unseen = embedder.unseen(measures)
@@ -288,13 +291,18 @@ def distance(
         typer.Option(help="Solve those pairs whose interval leaves more than this relative error open, such as 0.02."),
     ] = None,
     budget: Annotated[Optional[int], typer.Option(help="Most pairs to solve for that; the widest first.")] = None,  # noqa: UP045
+    refine: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(help="Solve each measure against the model's references too, for narrower intervals."),
+    ] = None,
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
-    With an interval, a tolerance or a budget: the estimate, which is exact where the last column says so, the interval,
-    and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be relied on).
+    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the last column says so, the
+    interval, and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be relied
+    on).
     """
     import numpy as np
 
@@ -305,10 +313,12 @@ def distance(
     embedder, left, right = _load(model), _read(a, support), _read(b, support)
     count = max(len(left), len(right))
     left, right = (m[np.zeros(count, dtype=int)] if len(m) == 1 else m for m in (left, right))
+    if len(left) != len(right):
+        raise SettingError(f"{a} holds {len(left)} measures and {b} {len(right)}; give as many, or a single one")
     columns: dict[str, np.ndarray]
-    if (interval, tolerance, budget) != (None, None, None):
+    if (interval, tolerance, budget, refine) != (None, None, None, None):
         embedder.n_jobs = jobs
-        answers = embedder.distance(left, right, interval=interval, tolerance=tolerance, budget=budget)
+        answers = embedder.distance(left, right, interval=interval, tolerance=tolerance, budget=budget, refine=refine)
         columns = {name: getattr(answers, name) for name in ("predicted", "estimate", "lower", "upper", "unusualness")}
         columns["solved"] = answers.exact
         _say(f"{answers.solved:,} of {count:,} pairs were solved exactly")

@@ -47,7 +47,7 @@ _RARE = 0.01  # share of usual measures with an unusualness above 1, known to a 
 _CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
-_FEWEST_MEASURES, _FEWEST_PAIRS = 20, 40  # to calibrate on
+_FEWEST_MEASURES, _FEWEST_PAIRS = 36, 40  # to calibrate on
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -241,14 +241,25 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         budget: int | None = None,
         refine: bool | None = None,
     ) -> Distances: ...
-    def distance(self, a: Measures, b: Measures, **asked: Any) -> Any:
+    def distance(
+        self,
+        a: Measures,
+        b: Measures,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+    ) -> Float64[np.ndarray, " n"] | Distances:
         """Predicted W_p of a[i] and b[i], in the unit of the support; with any of the options how far off it may be.
 
         The intervals are split-conformal. For one pair of unseen measures that are drawn like the calibration measures,
         independently of them, the exact distance lies within with probability `interval` if the calibration pairs are
-        independent too (Lei et al. 2018, Thm 2.2). They are not quite: pairs share measures, so the share is the
-        promised one in the mean over models and not exactly in each; benchmarks/trust.py prints what it was. Nothing is
-        promised for one particular pair, for the pairs of one particular measure, for distances chosen because they
+        independent too (Lei et al. 2018, Thm 2.2). They are not, as pairs share measures. The ends are therefore those
+        that half as many pairs as there are calibration measures would have, for no more of them share none; that
+        keeps the promise in the mean over models, by experiment and not by proof, and not exactly in each:
+        benchmarks/trust.py prints what the share was. It is also why a high share takes many measures: 18 for 0.9, 198
+        for 0.99, in each range of distance. Nothing is promised for one particular pair, for the pairs of one particular measure, for distances chosen because they
         are small, or for measures unlike those learned from.
 
         Args:
@@ -265,12 +276,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             An array (n,); with any of the options a `Distances`.
 
         Raises:
-            SettingError: collections of different lengths, an option out of range, or a model without calibration.
+            SettingError: collections of different lengths, an option out of range, or a model with too few calibration
+                measures.
             SolverError: a solution could not be certified.
         """
         if len(a) != len(b):
             raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
-        wanted = Asked(**asked)
+        wanted = Asked(interval, tolerance, budget, refine)
         left, right = self.transform(a), self.transform(b)
         if wanted == Asked():
             return paired_distances(left, right).astype(np.float64)
@@ -290,13 +302,25 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         budget: int | None = None,
         refine: bool | None = None,
     ) -> Distances: ...
-    def pairwise(self, a: Measures, b: Measures | None = None, **asked: Any) -> Any:
+    def pairwise(
+        self,
+        a: Measures,
+        b: Measures | None = None,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+    ) -> Float32[np.ndarray, "n m"] | Distances:
         """Predicted W_p of each a[i] and each b[j] (of a itself without b), in the unit of the support.
 
         Args:
             a: measures.
             b: measures; without them, a.
-            **asked: interval, tolerance, budget and refine, as for `distance`.
+            interval: share of pairs whose exact distance lies within the interval; None for 0.9.
+            tolerance: relative error that is good enough, as for `distance`.
+            budget: most pairs to solve, as for `distance`; a pair of `a` counts once, though the matrix shows it twice.
+            refine: solve each measure against the references too, as for `distance`.
 
         Returns:
             An array (n, m); with any of the options a `Distances` of such arrays.
@@ -305,7 +329,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: an option out of range, or a model without calibration.
             SolverError: a solution could not be certified.
         """
-        wanted = Asked(**asked)
+        wanted = Asked(interval, tolerance, budget, refine)
         left = self.transform(a)
         right = left if b is None else self.transform(b)
         if wanted == Asked():
@@ -315,7 +339,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             found = self._answered((a, left), (b, right), (rows, columns), wanted)
             return found.shaped((len(a), len(b)))
         one = (a, left)
-        return self._answered(one, one, np.triu_indices(len(a), 1), wanted).mirrored(len(a))
+        return self._answered(one, one, np.triu_indices(len(a)), wanted).mirrored(len(a))
 
     def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is.
@@ -343,24 +367,30 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if len(a) != len(b):
             raise SettingError(f"bounds pairs {len(a)} measures with {len(b)}")
         self._check_fitted()
-        left, right = (self._trust.side(m, self._encoded(m), True, self.n_jobs) for m in (a, b))
+        sides = []
+        for one in (a, b):
+            vectors = self._encoded(one)
+            with bar(self.verbose, "references", unit="measures") as show:
+                sides.append(self._trust.side(one, vectors, True, self.n_jobs, show))
+        left, right = sides
         return self._trust.bounds(left, right, np.arange(len(a)), np.arange(len(a)))
 
     def calibrate(self, measures: Measures, pairs: int = 4_000, seed: int = 0) -> "Embedder":
         """Set the intervals by measures that the model has not seen, in place of those of the fit.
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
-        solves about `pairs` pairs. What intervals promise, they promise for measures like these.
+        solves about `pairs` pairs. Measures that the model has learned from are left out. What intervals promise, they
+        promise for measures like these.
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: fewer than 20 measures that the model has not learned from, or fewer than 40 pairs.
+            SettingError: fewer than 36 measures that the model has not learned from, or fewer than 40 pairs.
         """
         fresh = self.unseen(measures)
         if len(fresh) < _FEWEST_MEASURES or pairs < _FEWEST_PAIRS:
             raise SettingError(
-                f"{len(fresh)} unseen measures and {pairs} pairs are too few to calibrate on; give at least "
-                f"{_FEWEST_MEASURES} and {_FEWEST_PAIRS}"
+                f"{len(fresh)} measures that the model has not learned from and {pairs} pairs are too few to calibrate "
+                f"on; give at least {_FEWEST_MEASURES} and {_FEWEST_PAIRS}"
             )
         order = np.random.default_rng(seed).permutation(len(fresh))
         halves: list[tuple[np.ndarray, np.ndarray]] = []
@@ -602,10 +632,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _warn_of(self, unusualness: np.ndarray) -> None:
         rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
         if rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE) or strange:
+            many, one = max(rare, strange), max(rare, strange) == 1
             warnings.warn(
-                f"{max(rare, strange):,} of {len(unusualness):,} measures are more unusual than {1 - _RARE:.0%} of "
-                f"those like the ones the model learned from, most of all measure {int(unusualness.argmax())}, with an "
-                f"unusualness of {unusualness.max():.2g}; their distances may be further off than its errors say",
+                f"{many:,} of {len(unusualness):,} measures {'is' if one else 'are'} more unusual than {1 - _RARE:.0%} "
+                f"of those like the ones the model learned from, most of all measure {int(unusualness.argmax())}, with "
+                f"an unusualness of {unusualness.max():.2g}; {'its' if one else 'their'} distances may be further off "
+                "than the errors of the model say",
                 UnusualWarning,
                 stacklevel=3,
             )
@@ -768,7 +800,7 @@ def evaluate(
     report = replace(
         report,
         learning_curve=embedder.learning_curve_,
-        intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T) if trust.calibrated_on else None,
+        intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T) if trust.highest_level else None,
         unusualness=trust.novelty(measures, vectors),
     )
     embedder.errors_ = report.as_dict()

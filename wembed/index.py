@@ -24,7 +24,7 @@ from wembed.trust import Side, Trust
 
 __all__ = ["Index", "Neighbors"]
 
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
 _QUERIES = 256
 _ASKING = 64  # queries whose candidates are solved together
@@ -164,7 +164,7 @@ class Index:
             exact[rows, columns] = self._solve(queries, rows, ids[rows, columns], n_jobs)
             solved[open_] += [len(c) for c in chosen]
             kth = np.partition(exact[open_], k - 1, axis=1)[:, k - 1]
-            open_ = open_[(solved[open_] < ids.shape[1]) & left.more(open_, solved[open_], kth)]
+            open_ = open_[(solved[open_] < ids.shape[1]) & left.more(open_, solved[open_], kth, exact[open_])]
             step = max(_STEP, k // 2)
         order = np.argsort(exact, axis=1, kind="stable")[:, :k]
         return Neighbors(np.take_along_axis(ids, order, axis=1), np.take_along_axis(exact, order, axis=1), solved)
@@ -260,7 +260,10 @@ class Index:
         index._side = None
         try:
             if header["kind"] != "index" or header["format"] != _FORMAT:
-                raise ArtifactError(f"{folder} holds format {header['format']} of a {header['kind']}")
+                raise ArtifactError(
+                    f"{folder} holds format {header['format']} of a {header['kind']}, and this wembed reads format "
+                    f"{_FORMAT} of an index; make the index again"
+                )
             content = folder / Path(header["content"]).name
             vectors = content / "vectors.npy"
             if _model_hash(content / "model") != header["model_sha256"]:
@@ -277,15 +280,19 @@ class Index:
                 return cls.load(folder)
             if isinstance(error, WembedError):
                 raise
-            raise ArtifactError(f"{folder} is damaged: {error}; make the index again") from error
+            what = f"index.json lacks {error}" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{folder} is damaged: {what}; make the index again") from error
         if index.vectors.shape != shape or len(index.measures) != shape[0]:
             raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
         return index
 
 
 class _Left(Protocol):
-    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> np.ndarray:
-        """Whether queries `rows`, of whose candidates so many are solved, may have a nearer one left than the k-th."""
+    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray) -> np.ndarray:
+        """Whether queries `rows`, of whose candidates so many are solved, may have a nearer one left than the k-th.
+
+        `exact` holds the distances of the candidates of each, infinite from the first unsolved one on.
+        """
         ...
 
 
@@ -295,7 +302,9 @@ class _LeftByBounds:
 
     lower: Float64[np.ndarray, "q n"]
 
-    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> Bool[np.ndarray, " rows"]:
+    def more(
+        self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray
+    ) -> Bool[np.ndarray, " rows"]:
         return np.asarray(self.lower[rows, solved.clip(max=self.lower.shape[1] - 1)] < kth)
 
 
@@ -309,14 +318,19 @@ class _LeftByChance:
     places: Int64[np.ndarray, "q c"]
     allowed: float
 
-    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray) -> Bool[np.ndarray, " rows"]:
-        still = np.arange(self.places.shape[1]) >= solved[:, None]
-        row, column = np.nonzero(still)
-        chance = np.zeros(still.shape)
-        chance[row, column] = self.trust.chance_below(
-            kth[row], self.queries, self.candidates, rows[row], self.places[rows[row], column]
+    def more(
+        self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray
+    ) -> Bool[np.ndarray, " rows"]:
+        done = np.arange(self.places.shape[1]) < solved[:, None]
+        sides = self.queries, self.candidates
+        row, column = np.nonzero(done)
+        scores = self.trust.standard_scores(exact[row, column], *sides, rows[row], self.places[rows[row], column])
+        mean = np.bincount(row, scores, len(rows)) / solved
+        row, column = np.nonzero(~done)
+        chance = self.trust.chance_below(
+            kth[row], *sides, (rows[row], self.places[rows[row], column]), (mean[row], solved[row])
         )
-        return np.asarray(chance.sum(axis=1) > self.allowed)
+        return np.asarray(np.bincount(row, chance, len(rows)) > self.allowed)
 
 
 def nearest(

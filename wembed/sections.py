@@ -33,6 +33,7 @@ __all__ = [
 _WORST = 8  # pairs drawn
 _QUERIES = 3
 _NEIGHBORS = 10
+_WEAK = 0.05  # that an interval may hold less than it promises in a fifth of the distances
 _FEW = 500  # pairs below which errors are uncertain
 
 
@@ -360,6 +361,16 @@ def doubts(report: Report) -> Section:
             points.append(
                 f"Intervals: those of {promise(level)} hold {percent(share)} here, less than they promise. These "
                 "measures may be unlike those that the model was calibrated on."
+            )
+        row, _ = figures.nearest_level(report.intervals, level)
+        held = (report.intervals.lower[row] <= report.exact) & (report.exact <= report.intervals.upper[row])
+        shares = [float(held[part].mean()) for part in figures.by_distance(report.exact, 5)]
+        worst = int(np.argmin(shares))
+        if len(shares) == 5 and shares[worst] < level - _WEAK:
+            where = ("nearest", "second nearest", "middle", "second farthest", "farthest")[worst]
+            points.append(
+                f"Intervals by distance: in the {where} fifth of the pairs, those of {promise(level)} hold only "
+                f"{percent(shares[worst])}. Ask for a higher share there, or solve exactly."
             )
     points.append(_strangers(report))
     for name, errors_of in report.errors.items():

@@ -40,9 +40,10 @@ class Distances:
             what calibration pairs like it have shown, and within the certified bounds where references were used.
         lower: lower end of the interval; the exact distance where it was solved.
         upper: upper end of the interval.
-        exact: whether it was solved.
+        exact: whether it was solved, or is that of a measure to itself.
         unusualness: of the more unusual of the two measures: 0 is typical of unseen measures like the training ones, 1
             the most unusual hundredth of them, and from 2.5 on there is a warning.
+        solved: pairs that were solved; a symmetric matrix shows each twice.
     """
 
     predicted: Float64[np.ndarray, "*shape"]
@@ -51,26 +52,31 @@ class Distances:
     upper: Float64[np.ndarray, "*shape"]
     exact: Bool[np.ndarray, "*shape"]
     unusualness: Float64[np.ndarray, "*shape"]
+    solved: int = 0
 
     @property
-    def solved(self) -> int:
-        """How many of these distances are exact."""
-        return int(self.exact.sum())
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that have the shape of the answer."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     def shaped(self, shape: tuple[int, int]) -> "Distances":
         """The same as matrices."""
-        return Distances(*(array.reshape(shape) for array in vars(self).values()))
+        return self._each(lambda array: array.reshape(shape))
 
     def mirrored(self, count: int) -> "Distances":
-        """Of pairs above the diagonal, the symmetric matrices; nothing is uncertain on it."""
-        places = np.triu_indices(count, 1)
+        """Of pairs on and above the diagonal, the symmetric matrices."""
+        i, j = np.triu_indices(count)
 
         def matrix(array: np.ndarray) -> np.ndarray:
-            full = np.zeros((count, count), dtype=array.dtype)
-            full[places] = array
-            return full | full.T if array.dtype == bool else full + full.T
+            full = np.empty((count, count), dtype=array.dtype)
+            full[i, j] = full[j, i] = array
+            return full
 
-        return Distances(*(matrix(array) for array in vars(self).values()))
+        return self._each(matrix)
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Distances":
+        changed: dict[str, Any] = {name: change(array) for name, array in self.arrays.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +157,7 @@ class Trust:
             for pairs, exact in parts:
                 predicted, traits, _ = self._known(side, side, *np.searchsorted(used, pairs).T, refine=refine)
                 shown.append((traits, predicted, exact))
-            return IntervalModel.fit(*shown[0]).calibrated(*shown[1])
+            return IntervalModel.fit(*shown[0]).calibrated(*shown[1], parts[1][0])
 
         return replace(self, plain=model(refine=False), refined=model(refine=True) if self.sketcher else None)
 
@@ -192,9 +198,9 @@ class Trust:
         return Distances(predicted, estimate, lower, upper, np.zeros(len(i), dtype=bool), unusual)
 
     @property
-    def calibrated_on(self) -> int:
-        """Calibration pairs; without any there are no intervals."""
-        return 0 if self.plain is None else len(self.plain.scores)
+    def highest_level(self) -> float:
+        """Of an interval that there are calibration measures enough for; 0 without any."""
+        return 0.0 if self.plain is None else self.plain.highest_level
 
     def intervals(
         self, levels: Sequence[float], side: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
@@ -202,7 +208,7 @@ class Trust:
         """At each of these levels that there are calibration pairs enough for."""
         refine = side.sketches is not None
         model = self._intervals(refine=refine)
-        possible = tuple(level for level in levels if level <= model.highest_level)
+        possible = tuple(level for level in levels if level <= model.highest_level + 1e-9)
         predicted, traits, bounds = self._known(side, side, i, j, refine=refine)
         ends = np.empty((len(possible), 2, len(i)))
         for row, level in enumerate(possible):
@@ -214,16 +220,30 @@ class Trust:
         threshold: Float64[np.ndarray, " k"],
         a: Side,
         b: Side,
-        i: Int64[np.ndarray, " k"],
-        j: Int64[np.ndarray, " k"],
+        pairs: tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]],
+        seen: tuple[Float64[np.ndarray, " k"], Int64[np.ndarray, " k"]],
     ) -> Float64[np.ndarray, " k"]:
         """How likely W_p of a[i] and b[j] is below a threshold, by what their vectors tell.
+
+        Args:
+            threshold: distances.
+            a: measures.
+            b: measures.
+            pairs: i and j.
+            seen: the mean of the `standard_scores` of those pairs with a[i] that are solved, and their number.
 
         Raises:
             SettingError: the model has no calibration measures.
         """
+        predicted, traits, _ = self._known(a, b, *pairs, refine=False)
+        return self._intervals(refine=False).chance_below(threshold, traits, predicted, *seen)
+
+    def standard_scores(
+        self, exact: Float64[np.ndarray, " k"], a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+    ) -> Float64[np.ndarray, " k"]:
+        """How far the exact W_p of a[i] and b[j] are off, in the standard deviations that their vectors promise."""
         predicted, traits, _ = self._known(a, b, i, j, refine=False)
-        return self._intervals(refine=False).chance_below(threshold, traits, predicted)
+        return self._intervals(refine=False).standard_scores(traits, predicted, exact)
 
     def lower(
         self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
@@ -290,7 +310,11 @@ class Trust:
         for name, value in arrays.items():
             part, _, field = name.partition(".")
             parts.setdefault(part, {})[field] = value
-        for part, scalars in (("novelty", ("typical", "rare")), ("plain", ("floor",)), ("refined", ("floor",))):
+        for part, scalars in (
+            ("novelty", ("typical", "rare")),
+            ("plain", ("floor", "shared")),
+            ("refined", ("floor", "shared")),
+        ):
             for field in scalars if part in parts else ():
                 parts[part][field] = float(parts[part][field][0])
         intervals = {name: IntervalModel(**parts[name]) for name in ("plain", "refined") if name in parts}
@@ -319,12 +343,14 @@ class Asked:
     refine: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.interval is not None and not 0 < self.interval < 1:
-            raise SettingError(f"interval={self.interval}; give a share between 0 and 1, such as 0.9")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise SettingError(f"tolerance={self.tolerance}; give a relative error above 0, such as 0.02")
-        if self.budget is not None and self.budget < 0:
-            raise SettingError(f"budget={self.budget}; give a number of pairs of at least 0")
+        if self.interval is not None and not (_is_number(self.interval) and 0 < self.interval < 1):
+            raise SettingError(f"interval={self.interval!r}; give a share between 0 and 1, such as 0.9")
+        if self.tolerance is not None and not (_is_number(self.tolerance) and self.tolerance > 0):
+            raise SettingError(f"tolerance={self.tolerance!r}; give a relative error above 0, such as 0.02")
+        if self.budget is not None and not (isinstance(self.budget, (int, np.integer)) and self.budget >= 0):
+            raise SettingError(f"budget={self.budget!r}; give a number of pairs, a whole one of at least 0")
+        if self.refine not in (None, True, False):
+            raise SettingError(f"refine={self.refine!r}; give True, False, or None for what takes less")
 
     @property
     def level(self) -> float:
@@ -366,7 +392,10 @@ def answered(
         trust.answer(asked.level, left, right, i[start : start + _PAIRS], j[start : start + _PAIRS])
         for start in range(0, max(len(i), 1), _PAIRS)
     ]
-    found = Distances(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+    joined: dict[str, Any] = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+    found = Distances(**joined)
+    if b is a:
+        found.exact[i == j] = True
     chosen = _worth_solving(found, asked)
     if len(chosen):
         together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
@@ -375,7 +404,11 @@ def answered(
         for array in (found.estimate, found.lower, found.upper):
             array[chosen] = exact
         found.exact[chosen] = True
-    return found
+    return replace(found, solved=len(chosen))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _within(distances: np.ndarray, predicted: np.ndarray, bounds: Bounds | None) -> Float64[np.ndarray, " k"]:

@@ -12,9 +12,11 @@ __all__ = ["IntervalModel"]
 _KNOTS = (0.05, 0.2, 0.4, 0.6, 0.8)  # quantiles of the predicted distance at which the correction may bend
 _FLOOR = 0.02  # quantile of the predicted distance below which errors are taken as absolute, in half its unit
 _BINS = 5
-_IN_A_BIN = 300  # pairs at least
+_IN_A_BIN = 150  # pairs at least
 _PENALTIES = np.logspace(-2, 4, 13)
 _TAIL = 0.05  # of the scores, beyond which a chance is extrapolated
+_ROUNDING = 1e-9  # of levels
+_MOST_SHARED = 0.9  # correlation
 _SMALLEST = 1e-4  # relative residual whose logarithm is still told apart
 
 
@@ -25,7 +27,8 @@ class IntervalModel:
     The exact distance is modelled as an estimate, linear in the traits of the pair, plus a width, log-linear in them,
     times a score. Both are fitted on pairs that chose the encoder; the distribution of the score is that of
     calibration pairs, in bins of the predicted distance (split conformal prediction: Lei et al. 2018; scores divided by
-    a fitted width: Sec. 5.2 there; bins: Vovk 2012).
+    a fitted width: Sec. 5.2 there; bins: Vovk 2012). Pairs share measures, and so say less than as many independent
+    ones: the ends are those that half as many pairs as there are measures would need, for no more share none.
 
     Attributes:
         floor: added to predicted distances before logarithms are taken.
@@ -37,6 +40,8 @@ class IntervalModel:
         edges: of the bins of the predicted distance.
         scores: of the calibration pairs, sorted within each bin, bin after bin.
         offsets: where each bin begins among the scores.
+        members: measures in the pairs of each bin.
+        shared: correlation of the scores of two pairs that have a measure in common.
     """
 
     floor: float
@@ -48,6 +53,8 @@ class IntervalModel:
     edges: Float64[np.ndarray, " bins_minus_1"]
     scores: Float64[np.ndarray, " k"]
     offsets: Int64[np.ndarray, " bins_plus_1"]
+    members: Int64[np.ndarray, " bins"]
+    shared: float
 
     @classmethod
     def fit(
@@ -62,7 +69,9 @@ class IntervalModel:
         floor = max(0.5 * float(np.quantile(predicted, _FLOOR)), float(np.finfo(float).tiny))
         knots = np.unique(np.quantile(np.log(predicted + floor), _KNOTS))
         empty = np.empty(0)
-        start = cls(floor, knots, traits.min(axis=0), traits.max(axis=0), empty, empty, empty, empty, np.array([0, 0]))
+        low, high = traits.min(axis=0), traits.max(axis=0)
+        uncalibrated = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64), 0.0
+        start = cls(floor, knots, low, high, empty, empty, empty, empty, *uncalibrated)
         columns = start._columns(traits, predicted)
         mean, spread = columns.mean(axis=0), columns.std(axis=0)
         spread[spread < 1e-12] = np.inf
@@ -83,6 +92,7 @@ class IntervalModel:
         traits: Float64[np.ndarray, "k traits"],
         predicted: Float64[np.ndarray, " k"],
         exact: Float64[np.ndarray, " k"],
+        pairs: Int64[np.ndarray, "k 2"],
     ) -> "IntervalModel":
         """The same with the scores of these pairs, of measures that nothing was fitted to."""
         estimate, width = self._expected(traits, predicted)
@@ -91,8 +101,10 @@ class IntervalModel:
         edges = np.quantile(predicted, np.arange(1, bins) / bins)
         bin_of = np.searchsorted(edges, predicted)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(bin_of, minlength=bins))]).astype(np.int64)
-        ordered = scores[np.lexsort((scores, bin_of))]
-        return replace(self, edges=edges, scores=ordered, offsets=offsets)
+        order = np.lexsort((scores, bin_of))
+        members = np.array([len(np.unique(pairs[bin_of == row])) for row in range(bins)])
+        found = replace(self, edges=edges, scores=scores[order], offsets=offsets, members=members)
+        return replace(found, shared=_correlation(found.standard_scores(traits, predicted, exact), pairs))
 
     def _bins(self) -> list[Float64[np.ndarray, " scores"]]:
         """The scores of each bin."""
@@ -100,8 +112,8 @@ class IntervalModel:
 
     @property
     def highest_level(self) -> float:
-        """Of an interval that there are scores enough for: of n + 1 scores one lies beyond either end."""
-        return 1 - 2 / (int(np.diff(self.offsets).min()) + 1)
+        """Of an interval that there are calibration measures enough for."""
+        return 1 - 1 / (float(self.members.min()) / 2 + 1)
 
     def estimate(
         self, traits: Float64[np.ndarray, "k traits"], predicted: Float64[np.ndarray, " k"]
@@ -112,44 +124,76 @@ class IntervalModel:
     def interval(
         self, level: float, traits: Float64[np.ndarray, "k traits"], predicted: Float64[np.ndarray, " k"]
     ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Lower and upper end, so that a share `level` of calibration pairs like these lies between.
+        """Lower and upper end, so that a share `level` of pairs like these lies between.
 
         Raises:
-            SettingError: a level outside (0, 1), or so high that it takes more calibration pairs.
+            SettingError: a level outside (0, 1), or so high that it takes more calibration measures.
         """
         if not 0 < level < 1:
             raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
         tail = (1 - level) / 2
-        if level > self.highest_level:
-            fewest = int(np.diff(self.offsets).min())
+        if level > self.highest_level + _ROUNDING:
+            enough = 2 * int(np.ceil(level / (1 - level) - _ROUNDING))
             raise SettingError(
-                f"interval={level} takes {int(np.ceil(1 / tail)) - 1:,} calibration pairs at each of "
-                f"{len(self.edges) + 1} ranges of distance, and the model has {fewest:,}; give it more with "
-                "embedder.calibrate(measures), or ask for a lower share"
+                f"interval={level:g} takes {enough} calibration measures in each range of distance, and this model has "
+                f"{int(self.members.min())} in one; give it more with embedder.calibrate(measures), or ask for at most "
+                f"{np.floor(1e3 * self.highest_level) / 1e3:g}"
             )
         estimate, width = self._expected(traits, predicted)
-        ends = np.empty((len(self.edges) + 1, 2))
-        for row, own in enumerate(self._bins()):
-            place = (len(own) + 1) * tail - 1  # of n + 1 scores, the new one among them, a share `tail` is below
-            ranks = np.arange(len(own))
-            ends[row] = np.interp([place, len(own) - 1 - place], ranks, own)
+        ends = np.empty((len(self.members), 2))
+        for row, (own, members) in enumerate(zip(self._bins(), self.members.tolist(), strict=True)):
+            # Of n independent scores that of rank (n + 1) tail is the end, the least having rank 1. A share `at` lies
+            # below it, itself counted half: the same share of the scores there are is to lie below the end here.
+            at = tail - (0.5 - tail) / (members / 2)
+            place = max(len(own) * at - 0.5, 0.0)
+            ends[row] = np.interp([place, len(own) - 1 - place], np.arange(len(own)), own)
         bin_of = np.searchsorted(self.edges, predicted)
         lower, upper = estimate + width * ends[bin_of, 0], estimate + width * ends[bin_of, 1]
         return np.maximum(lower, 0.0), np.maximum(upper, 0.0)
+
+    def standard_scores(
+        self,
+        traits: Float64[np.ndarray, "k traits"],
+        predicted: Float64[np.ndarray, " k"],
+        exact: Float64[np.ndarray, " k"],
+    ) -> Float64[np.ndarray, " k"]:
+        """Scores of pairs in standard deviations from the mean of the calibration pairs of their bin."""
+        estimate, width = self._expected(traits, predicted)
+        mean, deviation = self._moments()[:, np.searchsorted(self.edges, predicted)]
+        return np.asarray(((exact - estimate) / width - mean) / deviation)
+
+    def _moments(self) -> Float64[np.ndarray, "2 bins"]:
+        """Mean and standard deviation of the scores of each bin."""
+        tiny = float(np.finfo(float).tiny)
+        return np.array([(own.mean(), max(float(own.std()), tiny)) for own in self._bins()]).T
 
     def chance_below(
         self,
         threshold: Float64[np.ndarray, " k"],
         traits: Float64[np.ndarray, "k traits"],
         predicted: Float64[np.ndarray, " k"],
+        mean: Float64[np.ndarray, " k"],
+        solved: Int64[np.ndarray, " k"],
     ) -> Float64[np.ndarray, " k"]:
         """How likely the exact distance is below a threshold: the share of scores that say so.
 
-        Beyond the lowest twentieth of the scores, where few are left to count, it falls off exponentially.
+        Scores of pairs that share a measure lean to the same side. Those that are solved shift what is expected of the
+        others, and narrow it, as the best linear prediction under a random effect of the measure does. Beyond the
+        lowest twentieth of the scores, where few are left to count, the chance falls off exponentially.
+
+        Args:
+            threshold: distances.
+            traits: of the pairs.
+            predicted: their predicted distances.
+            mean: of the standard scores of solved pairs that share one measure with the pair, always the same one.
+            solved: how many these are.
         """
         estimate, width = self._expected(traits, predicted)
-        asked = (threshold - estimate) / width
         bin_of = np.searchsorted(self.edges, predicted)
+        centre, deviation = self._moments()[:, bin_of]
+        known = self.shared * solved / (1 + (solved - 1) * self.shared)
+        standard = ((threshold - estimate) / width - centre) / deviation
+        asked = centre + deviation * (standard - known * mean) / np.sqrt(1 - self.shared * known)
         chance = np.empty(len(asked))
         for row, own in enumerate(self._bins()):
             here = bin_of == row
@@ -172,3 +216,12 @@ class IntervalModel:
         log = np.log(predicted + self.floor)[:, None]
         bends = np.maximum(log - self.knots, 0.0)
         return np.concatenate([log, bends, np.clip(traits, self.low, self.high)], axis=1)
+
+
+def _correlation(scores: Float64[np.ndarray, " k"], pairs: Int64[np.ndarray, "k 2"]) -> float:
+    """Of standard scores of pairs that have a measure in common."""
+    ends, both = pairs.T.ravel(), np.concatenate([scores, scores])
+    _, own = np.unique(ends, return_inverse=True)
+    sums, squares, counts = np.bincount(own, both), np.bincount(own, both**2), np.bincount(own)
+    couples = float((counts * (counts - 1)).sum())
+    return float(np.clip((np.square(sums) - squares).sum() / max(couples, 1.0), 0.0, _MOST_SHARED))

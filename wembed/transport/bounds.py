@@ -67,7 +67,7 @@ def bounds(
             inequality, or no reference.
         SolverError: a measure against a reference could not be certified.
     """
-    cost = cost or GroundCost()
+    cost = GroundCost.given(cost)
     cost.check(measures)
     check_jobs(n_jobs)
     listed = listed_pairs(pairs, len(measures))

@@ -62,6 +62,19 @@ class GroundCost:
             raise SettingError(f"the order is {self.order}; W_p is a distance for a finite p >= 1")
         object.__setattr__(self, "order", order)
 
+    @classmethod
+    def given(cls, cost: "GroundCost | None") -> "GroundCost":
+        """What a caller gave, or euclidean W_2 without it.
+
+        Raises:
+            SettingError: something else than a GroundCost.
+        """
+        if cost is None:
+            return cls()
+        if not isinstance(cost, cls):
+            raise SettingError(f"the cost is {cost!r}; give a GroundCost, such as GroundCost('euclidean', 2)")
+        return cost
+
     def __repr__(self) -> str:
         metric = repr(self.metric) if isinstance(self.metric, str) else f"a matrix {self.metric.shape}"
         return f"GroundCost({metric}, order={self.order:g})"

@@ -102,7 +102,11 @@ class Split:
             SettingError: fractions that leave a part empty, or too few measures to split.
         """
         shares = {"validation": validation, "test": test, "calibration": calibration}
-        if not (0 < validation < 1 and min(shares.values()) >= 0 and sum(shares.values()) < 1):
+        for name, share in shares.items():
+            if not 0 <= share < 1 or (name == "validation" and share == 0):
+                above = "above 0" if name == "validation" else "from 0"
+                raise SettingError(f"{name}={share}; give a share of the measures, {above} to below 1")
+        if sum(shares.values()) >= 1:
             given = ", ".join(f"{name}={share}" for name, share in shares.items())
             raise SettingError(f"{given}: these leave no measures to train on")
         if seed < 0:
@@ -269,6 +273,8 @@ def listed_pairs(pairs: "np.ndarray | Sequence[tuple[int, int]]", count: int) ->
         SettingError: not a (k, 2) array of integers, or an index outside the measures.
     """
     array = np.asarray(pairs)
+    if array.size == 0:
+        return np.empty((0, 2), dtype=np.int64)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
         raise SettingError(f"pairs have shape {array.shape} and type {array.dtype}; expected integers (k, 2)")
     if len(array) and (int(array.min()) < 0 or int(array.max()) >= count):

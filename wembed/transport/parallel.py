@@ -59,7 +59,7 @@ def exact_distances(
         SettingError: pairs outside the measures, a cost that does not fit them, or no process.
         SolverError: a solution could not be certified.
     """
-    cost = cost or GroundCost()
+    cost = GroundCost.given(cost)
     cost.check(measures)
     check_jobs(n_jobs)
     plan = PairPlan((Listed(listed_pairs(pairs, len(measures))),))

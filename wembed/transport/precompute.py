@@ -57,7 +57,7 @@ def precompute(
         LockedError: another process is filling this store.
         SolverError: a solution could not be certified; everything solved before is kept.
     """
-    cost = cost or GroundCost()
+    cost = GroundCost.given(cost)
     cost.check(measures)
     check_jobs(n_jobs)
     path = Path(path)
