@@ -259,8 +259,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         that half as many pairs as there are calibration measures would have, for no more of them share none; that
         keeps the promise in the mean over models, by experiment and not by proof, and not exactly in each:
         benchmarks/trust.py prints what the share was. It is also why a high share takes many measures: 18 for 0.9, 198
-        for 0.99, in each range of distance. Nothing is promised for one particular pair, for the pairs of one particular measure, for distances chosen because they
-        are small, or for measures unlike those learned from.
+        for 0.99, in each range of distance. Nothing is promised for one particular pair, for the pairs of one
+        particular measure, for distances chosen because they are small, or for measures unlike those learned from.
 
         Args:
             a: measures.
