@@ -40,8 +40,10 @@ def split_of(task: Task) -> tuple[Measures, Measures]:
 
 
 def fitted(task: Task, known: Measures, folder: Path, seed: int, training: TrainingSettings | None) -> Embedder:
+    """Each seed with a split of its own, and so with other calibration measures."""
+    kept = folder / (f"train-{task.pairs}" + (f"-{seed}" if seed else ""))
     with bar(True, folder.name, unit="pairs") as show:
-        store = wembed.precompute(known, folder / f"train-{task.pairs}", task.pairs, task.cost, progress=show)
+        store = wembed.precompute(known, kept, task.pairs, task.cost, seed=seed, progress=show)
     chosen = None if training is None else replace(training, seed=seed)
     embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, training=chosen, verbose=True)
     return embedder.fit(known, distances=store)

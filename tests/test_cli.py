@@ -172,7 +172,7 @@ def test_strange_measures_are_warned_of_in_a_sentence(
     np.save(folder / "noise.npy", np.random.default_rng(0).random((2, 28, 28)))
     code, _, err = run(capsys, "distance", fitted_run, folder / "noise.npy", folder / "one.npy")
     assert code == 0
-    assert "warning: 2 of 2 measures are more unusual than 99% of those" in err
+    assert "warning: 2 of 2 measures are unlike those that the model" in err
     assert "UnusualWarning" not in err
 
 

@@ -133,6 +133,27 @@ def test_too_few_calibration_pairs_promise_no_high_level() -> None:
     rng = np.random.default_rng(7)
     few = IntervalModel.fit(*made_up(rng, 50)).calibrated(*made_up(rng, 30), apart(30))
     few.interval(0.9, *made_up(rng, 5)[:2])
-    assert few.highest_level == pytest.approx(1 - 1 / 31)
-    with pytest.raises(SettingError, match=r"takes 198 calibration measures .* this model has 60 .* at most 0\.967"):
+    assert few.highest_level == pytest.approx(1 - 2 / 31)
+    with pytest.raises(SettingError, match=r"too high a share for 60 calibration measures.* at most 0\.935"):
         few.interval(0.99, *made_up(rng, 5)[:2])
+
+
+@pytest.mark.parametrize("count", [9, 40])
+def test_the_highest_level_is_kept(count: int) -> None:
+    rng, shares = np.random.default_rng(10), []
+    for _ in range(400):
+        few = IntervalModel.fit(*made_up(rng, 200)).calibrated(*made_up(rng, count), apart(count))
+        traits, predicted, exact = made_up(rng, 100)
+        lower, upper = few.interval(few.highest_level, traits, predicted)
+        shares.append(((lower <= exact) & (exact <= upper)).mean())
+    assert np.mean(shares) == pytest.approx(few.highest_level, abs=0.02)
+
+
+def test_predictions_that_are_equal_fall_into_no_empty_range() -> None:
+    rng = np.random.default_rng(11)
+    traits, predicted, exact = made_up(rng, 2_000)
+    predicted = np.where(predicted < 4, 3.0, 5.0)
+    model = IntervalModel.fit(traits, predicted, exact).calibrated(traits, predicted, exact, apart(2_000))
+    lower, upper = model.interval(0.9, traits, predicted)
+    assert np.isfinite([lower, upper]).all()
+    assert ((lower <= exact) & (exact <= upper)).mean() == pytest.approx(0.9, abs=0.02)

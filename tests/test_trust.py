@@ -7,6 +7,8 @@ import pytest
 
 import wembed
 from wembed import Embedder, Index, Measures, SettingError, TrainingSettings
+from wembed.transport.bounds import Bounds
+from wembed.trust import _ends
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,36 @@ def test_a_loaded_model_answers_alike(calibrated: Embedder, unseen: Measures, tm
             np.testing.assert_array_equal(array, getattr(again, name))
 
 
+def test_other_measures_with_the_same_vector_are_not_taken_for_the_same(
+    calibrated: Embedder, unseen: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = np.zeros((1, calibrated.dim_), dtype=np.float32)
+    monkeypatch.setattr(Embedder, "_encoded", lambda self, measures: every.repeat(len(measures), axis=0))
+    monkeypatch.setattr(Embedder, "_warn_of", lambda *_: None)
+    pair = unseen[:1], unseen[1:2]
+    (exact,) = wembed.exact_distances(unseen, [(0, 1)])
+    assert calibrated.distance(*pair, interval=0.9).upper[0] > 0
+    assert calibrated.distance(*pair, refine=True).upper[0] >= exact
+    assert calibrated.distance(*pair, tolerance=1e-3).estimate[0] == pytest.approx(exact)
+    same = calibrated.distance(pair[0], pair[0], interval=0.9)
+    assert same.exact.all()
+    assert not same.upper.any()
+
+
+def test_an_interval_outside_the_bounds_gives_way_to_them(calibrated: Embedder) -> None:
+    bounds = Bounds(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 2.0]))
+    same = np.zeros(3, dtype=bool)
+    lower, upper = _ends(np.array([0.1, 0.5, 2.5]), np.array([0.9, 1.5, 3.0]), same, bounds)
+    assert lower.tolist() == [1.0, 1.0, 1.0]
+    assert upper.tolist() == [2.0, 1.5, 2.0]
+
+
+def test_no_queries_have_no_neighbours(calibrated: Embedder, unseen: Measures) -> None:
+    index = wembed.Index(calibrated, unseen)
+    for way in ({"recall": 0.9}, {"certified": True}, {}):
+        assert index.query(unseen[:0], k=3, **way).ids.shape == (0, 3)
+
+
 def test_without_calibration_there_are_no_intervals(some_digits: Measures) -> None:
     bare = Embedder(pairs=300, calibration=0, references=0, training=TrainingSettings(steps=5), n_jobs=1)
     bare.fit(some_digits[:100])
@@ -148,7 +180,7 @@ def test_without_calibration_there_are_no_intervals(some_digits: Measures) -> No
         ({"interval": 90}, "give a share between 0 and 1"),
         ({"tolerance": 0}, "tolerance=0; give a relative error above 0"),
         ({"budget": -1}, "budget=-1; give a number of pairs"),
-        ({"interval": 0.9999}, "takes 20000 calibration measures in each range"),
+        ({"interval": 0.9999}, "too high a share for .* calibration measures"),
     ],
 )
 def test_impossible_wishes_are_refused(calibrated: Embedder, unseen: Measures, asked: dict, said: str) -> None:

@@ -196,8 +196,8 @@ def fit(
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     if (level := embedder.trust.highest_level) < 0.9:
-        held = f"only for intervals of up to {level:.0%}" if level else "not for intervals"
-        _say(f"Its {len(embedder.split_.calibration)} calibration measures are enough {held}; more measures would be")
+        held = f"intervals of at most {level:.3f}" if level else "no intervals"
+        _say(f"It gives {held}; more measures or --pairs would calibrate higher ones")
     _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
 
 
@@ -300,9 +300,9 @@ def distance(
 ) -> None:
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
-    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the last column says so, the
-    interval, and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be relied
-    on).
+    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the column `solved` says so,
+    the interval, and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be
+    relied on).
     """
     import numpy as np
 
@@ -312,22 +312,26 @@ def distance(
 
     embedder, left, right = _load(model), _read(a, support), _read(b, support)
     count = max(len(left), len(right))
-    left, right = (m[np.zeros(count, dtype=int)] if len(m) == 1 else m for m in (left, right))
-    if len(left) != len(right):
+    if len(left) != len(right) and min(len(left), len(right)) != 1:
         raise SettingError(f"{a} holds {len(left)} measures and {b} {len(right)}; give as many, or a single one")
+    ask = embedder.distance if len(left) == len(right) else embedder.pairwise
     columns: dict[str, np.ndarray]
     if (interval, tolerance, budget, refine) != (None, None, None, None):
         embedder.n_jobs = jobs
-        answers = embedder.distance(left, right, interval=interval, tolerance=tolerance, budget=budget, refine=refine)
+        answers = ask(left, right, interval=interval, tolerance=tolerance, budget=budget, refine=refine)
         columns = {name: getattr(answers, name) for name in ("predicted", "estimate", "lower", "upper", "unusualness")}
         columns["solved"] = answers.exact
         _say(f"{answers.solved:,} of {count:,} pairs were solved exactly")
     else:
-        columns = {"predicted": embedder.distance(left, right)}
+        columns = {"predicted": ask(left, right)}
     if exact:
-        pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
+        of_left, of_right = np.arange(count) % len(left), len(left) + np.arange(count) % len(right)
         with bar(True, "exact distances", unit="pairs") as show:
-            columns["exact"] = exact_distances(Measures.concatenate([left, right]), pairs, embedder.cost, jobs, show)
+            together = Measures.concatenate([left, right])
+            columns["exact"] = exact_distances(
+                together, np.stack([of_left, of_right], axis=1), embedder.cost, jobs, show
+            )
+    columns = {name: column.ravel() for name, column in columns.items()}
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["pair", *columns])
     writer.writerows(
@@ -376,7 +380,7 @@ def query(
     solves = rerank > 0 or recall is not None or certified
     with bar(True, "reranking" if solves else "searching", unit="pairs" if rerank else "queries") as show:
         found = searched.query(asking, k, rerank, jobs, show, recall=recall, certified=certified)
-    if solves:
+    if solves and len(found.solved):
         _say(f"{found.solved.mean():,.1f} pairs were solved for a query in the mean, {found.solved.max():,} at most")
     if as_json:
         answers = zip(found.ids.tolist(), found.distances.tolist(), found.solved.tolist(), strict=True)

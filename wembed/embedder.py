@@ -47,7 +47,9 @@ _RARE = 0.01  # share of usual measures with an unusualness above 1, known to a 
 _CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
-_FEWEST_MEASURES, _FEWEST_PAIRS = 36, 40  # to calibrate on
+_FEWEST_MEASURES, _FEWEST_PAIRS = 40, 400  # to calibrate on
+_FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
+_CALIBRATED_ON = 4_000  # calibration pairs
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -255,12 +257,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         The intervals are split-conformal. For one pair of unseen measures that are drawn like the calibration measures,
         independently of them, the exact distance lies within with probability `interval` if the calibration pairs are
-        independent too (Lei et al. 2018, Thm 2.2). They are not, as pairs share measures. The ends are therefore those
-        that half as many pairs as there are calibration measures would have, for no more of them share none; that
-        keeps the promise in the mean over models, by experiment and not by proof, and not exactly in each:
-        benchmarks/trust.py prints what the share was. It is also why a high share takes many measures: 18 for 0.9, 198
-        for 0.99, in each range of distance. Nothing is promised for one particular pair, for the pairs of one
-        particular measure, for distances chosen because they are small, or for measures unlike those learned from.
+        independent too (Lei et al. 2018, Thm 2.2). They are not, as pairs share measures. The ends are therefore put as
+        far out as if there were half as many pairs as calibration measures, and no two of them shared one. That is
+        meant to keep the promise in the mean over models, without a proof; benchmarks/trust.py prints how nearly it
+        was kept in each. It is also why a high share takes many calibration measures. Nothing is promised for one
+        particular pair, for the pairs of one particular measure, for distances chosen because they are small, or for
+        measures unlike those learned from.
 
         Args:
             a: measures.
@@ -380,11 +382,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
         solves about `pairs` pairs. Measures that the model has learned from are left out. What intervals promise, they
-        promise for measures like these.
+        promise for measures like these; to see whether it is kept, evaluate on others.
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: fewer than 36 measures that the model has not learned from, or fewer than 40 pairs.
+            SettingError: fewer than 40 measures that the model has not learned from, or fewer than 400 pairs; or nearly
+                all of them at distance 0.
         """
         fresh = self.unseen(measures)
         if len(fresh) < _FEWEST_MEASURES or pairs < _FEWEST_PAIRS:
@@ -401,7 +404,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
         with bar(self.verbose, "references", unit="measures") as show:
             trust = replace(self._trust, novelty=self._trust.novelty.calibrated(fresh, self._encoded(fresh)))
-            self._trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
+            trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
+        if not trust.highest_level:
+            raise SettingError("nearly all of these measures are at distance 0 of each other; give some that differ")
+        self._trust = trust
         return self
 
     def unseen(self, measures: Measures) -> Measures:
@@ -612,11 +618,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return trust.calibrated(
                 self._encoded,
                 measures,
-                (solved.validation_pairs, solved.validation_distances),
-                (solved.calibration_pairs, solved.calibration_distances),
+                self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON),
+                self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON),
                 self.n_jobs,
                 show,
             )
+
+    def _some(self, pairs: np.ndarray, distances: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many of these pairs, at random: the first ones may be of few measures."""
+        some = np.random.default_rng([self.random_state, 9]).permutation(len(pairs))[:most]
+        return pairs[some], distances[some]
 
     def _answered(
         self, a: tuple[Measures, np.ndarray], b: tuple[Measures, np.ndarray], pairs: Any, asked: Asked
@@ -631,13 +642,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def _warn_of(self, unusualness: np.ndarray) -> None:
         rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
-        if rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE) or strange:
-            many, one = max(rare, strange), max(rare, strange) == 1
+        together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
+        if together or strange:
+            many = rare if together else strange
             warnings.warn(
-                f"{many:,} of {len(unusualness):,} measures {'is' if one else 'are'} more unusual than {1 - _RARE:.0%} "
-                f"of those like the ones the model learned from, most of all measure {int(unusualness.argmax())}, with "
-                f"an unusualness of {unusualness.max():.2g}; {'its' if one else 'their'} distances may be further off "
-                "than the errors of the model say",
+                f"{many:,} of {len(unusualness):,} measures {'is' if many == 1 else 'are'} unlike those that the model "
+                f"learned from, most of all number {int(unusualness.argmax())} with an unusualness of "
+                f"{unusualness.max():.2g}, where 1 in {1 / _RARE:.0f} usual ones is above 1; their distances may be "
+                "further off than the errors of the model say",
                 UnusualWarning,
                 stacklevel=3,
             )
@@ -771,6 +783,8 @@ def evaluate(
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
 
+    Where the pairs are many for their measures, intervals are those by way of the references, as for `pairwise`.
+
     Raises:
         NotFittedError: the Embedder has not been fitted.
         SettingError: fewer than two measures, no pair, or a negative number.
@@ -800,7 +814,9 @@ def evaluate(
     report = replace(
         report,
         learning_curve=embedder.learning_curve_,
-        intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T) if trust.highest_level else None,
+        intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T)
+        if trust.highest_level >= _LEVELS[0]
+        else None,
         unusualness=trust.novelty(measures, vectors),
     )
     embedder.errors_ = report.as_dict()

@@ -29,6 +29,7 @@ _BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any
 _QUERIES = 256
 _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
+_ANY_LEVEL = 0.1  # of an interval that any calibration allows
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
 _STEP = 4  # candidates that are solved between two looks at those left
 
@@ -90,7 +91,8 @@ class Index:
             progress: called with what is done and what there is: pairs solved where `rerank` asks for it, queries
                 finished where `recall` or `certified` does, else queries compared with the collection.
             recall: share of the true k nearest to find in the mean. Candidates are solved, nearest first, until those
-                left are expected to hold no more than the rest, by the errors of the calibration pairs.
+                left are expected to hold no more than the rest, by the errors of the calibration pairs. They are the
+                500 that are nearest by prediction, or 10 k; neighbours predicted to be farther are not found.
             certified: solve until the k nearest are proven by lower bounds on the distances of all others. The first
                 call solves the whole collection against the model's references, and keeps what it learns in memory:
                 some 30 kB a measure for images of 150 atoms.
@@ -108,7 +110,7 @@ class Index:
         if (rerank > 0) + (recall is not None) + certified > 1:
             raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
         vectors = self.embedder.transform(measures)
-        if recall is not None or certified:
+        if len(vectors) and (recall is not None or certified):
             return self._proven(measures, vectors, k, recall, n_jobs, progress)
         count = min(max(k, rerank), len(self))
         ids, distances = nearest(vectors, self.vectors, count, None if rerank else progress)
@@ -129,6 +131,8 @@ class Index:
     ) -> Neighbors:
         """Solve candidates in order until enough is known of those left: by chance with a recall, else for certain."""
         trust, found = self.embedder.trust, list[Neighbors]()
+        if recall is not None:
+            trust.check(_ANY_LEVEL, refine=False)
         collection = self._sketched(n_jobs) if recall is None else None
         left: _Left
         together = _ASKING if collection is None else int(np.clip(_BOUNDED // len(self), 1, _ASKING))

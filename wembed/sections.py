@@ -162,6 +162,7 @@ def coverage(report: Report) -> Section:
     sentence = (
         f"The intervals of {promise(level)} hold {percent(share)} of the exact distances: {judged}. Half of them are "
         f"narrower than {percent(wide)} of the distance."
+        + (" They are those by way of the model's references." if report.intervals.refined else "")
     )
     caption = (
         "Left: the share of the pairs that lie within their interval, against the share that was promised; on the "
@@ -366,11 +367,11 @@ def doubts(report: Report) -> Section:
         held = (report.intervals.lower[row] <= report.exact) & (report.exact <= report.intervals.upper[row])
         shares = [float(held[part].mean()) for part in figures.by_distance(report.exact, 5)]
         worst = int(np.argmin(shares))
-        if len(shares) == 5 and shares[worst] < level - _WEAK:
+        if report.pairs >= _FEW and shares[worst] < level - _WEAK:
             where = ("nearest", "second nearest", "middle", "second farthest", "farthest")[worst]
             points.append(
                 f"Intervals by distance: in the {where} fifth of the pairs, those of {promise(level)} hold only "
-                f"{percent(shares[worst])}. Ask for a higher share there, or solve exactly."
+                f"{percent(shares[worst])}. Where these matter, ask for a higher share, or solve exactly."
             )
     points.append(_strangers(report))
     for name, errors_of in report.errors.items():

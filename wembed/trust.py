@@ -20,8 +20,7 @@ from wembed.transport.parallel import Progress, exact_distances
 __all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
 
 UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
-_FITTED_ON = 2_000  # validation pairs
-_CALIBRATED_ON = 4_000  # calibration pairs
+_EQUAL = 1e-9  # share of the mean distance up to which measures are equal
 _LEVEL = 0.9
 _PAIRS = 1 << 18  # answered in one go
 _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals begin to make sense from
@@ -37,7 +36,8 @@ class Distances:
     Attributes:
         predicted: Euclidean distance of the vectors.
         estimate: the best answer there is: the exact distance where it was solved; else the predicted one, corrected by
-            what calibration pairs like it have shown, and within the certified bounds where references were used.
+            what calibration pairs like it have shown, and within the interval; within the certified bounds as well
+            where references were used.
         lower: lower end of the interval; the exact distance where it was solved.
         upper: upper end of the interval.
         exact: whether it was solved, or is that of a measure to itself.
@@ -85,6 +85,7 @@ class Side:
 
     vectors: Float[np.ndarray, "n dim"]
     unusualness: Float64[np.ndarray, " n"]
+    digests: Int64[np.ndarray, " n"]
     sketches: Sketches | None
 
 
@@ -97,12 +98,14 @@ class Trust:
         sketcher: bounds by references; None where none were wanted.
         plain: intervals from vectors alone; None without calibration.
         refined: intervals from bounds as well.
+        scale: mean distance of the calibration pairs.
     """
 
     novelty: Novelty
     sketcher: Sketcher | None
     plain: IntervalModel | None = None
     refined: IntervalModel | None = None
+    scale: float = 1.0
 
     @classmethod
     def build(
@@ -142,24 +145,26 @@ class Trust:
 
         Pairs of equal measures are left out. Where either has fewer than 20 pairs left there are no intervals.
         """
-        parts = [
-            (p[d > 0][:most], d[d > 0][:most])
-            for (p, d), most in ((fitted_on, _FITTED_ON), (calibrated_on, _CALIBRATED_ON))
+        shown = [
+            (p[apart], d[apart])
+            for p, d in (fitted_on, calibrated_on)
+            for apart in [d > _EQUAL * d.sum() / max(len(d), 1)]
         ]
-        if min(len(pairs) for pairs, _ in parts) < _FEWEST:
+        if min(len(pairs) for pairs, _ in shown) < _FEWEST:
             return replace(self, plain=None, refined=None)
-        used = np.unique(np.concatenate([pairs for pairs, _ in parts]))
+        used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
         own = measures[used]
         side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
+        scaled = replace(self, scale=float(shown[1][1].mean()))
 
         def model(*, refine: bool) -> IntervalModel:
-            shown = []
-            for pairs, exact in parts:
-                predicted, traits, _ = self._known(side, side, *np.searchsorted(used, pairs).T, refine=refine)
-                shown.append((traits, predicted, exact))
-            return IntervalModel.fit(*shown[0]).calibrated(*shown[1], parts[1][0])
+            known = []
+            for pairs, exact in shown:
+                predicted, traits, _ = scaled._known(side, side, *np.searchsorted(used, pairs).T, refine=refine)
+                known.append((traits, predicted, exact))
+            return IntervalModel.fit(*known[0]).calibrated(*known[1], shown[1][0])
 
-        return replace(self, plain=model(refine=False), refined=model(refine=True) if self.sketcher else None)
+        return replace(scaled, plain=model(refine=False), refined=model(refine=True) if self.sketcher else None)
 
     def side(
         self,
@@ -174,10 +179,9 @@ class Trust:
         Raises:
             SettingError: to refine, and there are no references.
         """
-        if refine and self.sketcher is None:
-            raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
+        self._check_references(refine)
         sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
-        return Side(vectors, self.novelty(measures, vectors.astype(np.float32)), sketches)
+        return Side(vectors, self.novelty(measures, vectors.astype(np.float32)), measures.digests(), sketches)
 
     def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
         """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
@@ -192,10 +196,20 @@ class Trust:
         refine = a.sketches is not None and b.sketches is not None
         model = self._intervals(refine=refine)
         predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
-        estimate = _within(model.estimate(traits, predicted), predicted, bounds)
-        lower, upper = (_within(end, predicted, bounds) for end in model.interval(level, traits, predicted))
+        same = (predicted == 0) & (a.digests[i] == b.digests[j])
+        lower, upper = _ends(*model.interval(level, traits, predicted), same, bounds)
+        estimate = np.clip(model.estimate(traits, predicted), lower, upper)
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
-        return Distances(predicted, estimate, lower, upper, np.zeros(len(i), dtype=bool), unusual)
+        return Distances(predicted, estimate, lower, upper, same, unusual)
+
+    def check(self, level: float, *, refine: bool) -> None:
+        """Refuse the level of an interval that cannot be given.
+
+        Raises:
+            SettingError: the model has no calibration measures, or too few, or no references to refine by.
+        """
+        self._check_references(refine)
+        self._intervals(refine=refine).check(level)
 
     @property
     def highest_level(self) -> float:
@@ -210,10 +224,11 @@ class Trust:
         model = self._intervals(refine=refine)
         possible = tuple(level for level in levels if level <= model.highest_level + 1e-9)
         predicted, traits, bounds = self._known(side, side, i, j, refine=refine)
+        same = (predicted == 0) & (side.digests[i] == side.digests[j])
         ends = np.empty((len(possible), 2, len(i)))
         for row, level in enumerate(possible):
-            ends[row] = [_within(end, predicted, bounds) for end in model.interval(level, traits, predicted)]
-        return Intervals(possible, ends[:, 0], ends[:, 1])
+            ends[row] = _ends(*model.interval(level, traits, predicted), same, bounds)
+        return Intervals(possible, ends[:, 0], ends[:, 1], refine)
 
     def chance_below(
         self,
@@ -258,6 +273,10 @@ class Trust:
         assert b.sketches is not None
         return self.sketcher, a.sketches, b.sketches
 
+    def _check_references(self, refine: bool) -> None:
+        if refine and self.sketcher is None:
+            raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
+
     def _intervals(self, *, refine: bool) -> IntervalModel:
         model = self.refined if refine else self.plain
         if model is None:
@@ -284,7 +303,7 @@ class Trust:
             return predicted, plain, None
         sketcher, x, y = self._sketched(a, b)
         upper, lower = sketcher.upper(x, y, i, j), sketcher.lower(x, y, i, j)
-        least = 1e-9 * float(upper.max(initial=0.0)) + np.finfo(float).tiny
+        least = _EQUAL * self.scale
         ratios = np.log((upper + least) / (predicted + least)[:, None])
         below = np.log((lower + least) / (predicted + least))[:, None]
         nearest = upper.min(axis=1)
@@ -293,7 +312,7 @@ class Trust:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
-        parts: dict[str, Any] = {"novelty": vars(self.novelty)}
+        parts: dict[str, Any] = {"novelty": vars(self.novelty), "distances": {"scale": self.scale}}
         if self.sketcher is not None:
             parts["sketcher"] = self.sketcher.arrays()
         for name in ("plain", "refined"):
@@ -319,7 +338,7 @@ class Trust:
                 parts[part][field] = float(parts[part][field][0])
         intervals = {name: IntervalModel(**parts[name]) for name in ("plain", "refined") if name in parts}
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
-        return cls(Novelty(**parts["novelty"]), sketcher, **intervals)
+        return cls(Novelty(**parts["novelty"]), sketcher, **intervals, scale=float(parts["distances"]["scale"][0]))
 
 
 @dataclass(frozen=True)
@@ -386,16 +405,15 @@ def answered(
     """
     i, j = pairs
     refine = trust.refines(len(i), len(a[0]) + (0 if b is a else len(b[0])), asked.refine)
+    trust.check(asked.level, refine=refine)
     left = trust.side(*a, refine, n_jobs, progress("references"))
     right = left if b is a else trust.side(*b, refine, n_jobs, progress("references"))
-    parts = [
-        trust.answer(asked.level, left, right, i[start : start + _PAIRS], j[start : start + _PAIRS])
-        for start in range(0, max(len(i), 1), _PAIRS)
-    ]
-    joined: dict[str, Any] = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-    found = Distances(**joined)
-    if b is a:
-        found.exact[i == j] = True
+    empty = np.empty((5, len(i)))
+    found = Distances(empty[0], empty[1], empty[2], empty[3], np.empty(len(i), dtype=bool), empty[4])
+    for start in range(0, len(i), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        for name, array in trust.answer(asked.level, left, right, i[part], j[part]).arrays.items():
+            found.arrays[name][part] = array
     chosen = _worth_solving(found, asked)
     if len(chosen):
         together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
@@ -411,10 +429,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def _within(distances: np.ndarray, predicted: np.ndarray, bounds: Bounds | None) -> Float64[np.ndarray, " k"]:
-    """Distances within the bounds, and 0 of the same measure twice."""
-    clipped = distances if bounds is None else np.clip(distances, bounds.lower, bounds.upper)
-    return np.where(predicted == 0, 0.0, clipped)
+def _ends(
+    lower: Float64[np.ndarray, " k"],
+    upper: Float64[np.ndarray, " k"],
+    same: Bool[np.ndarray, " k"],
+    bounds: Bounds | None,
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Of intervals within the bounds, or the bounds where an interval lies outside them; 0 of a measure to itself."""
+    if bounds is not None:
+        outside = (upper < bounds.lower) | (lower > bounds.upper)
+        lower = np.where(outside, bounds.lower, np.maximum(lower, bounds.lower))
+        upper = np.where(outside, bounds.upper, np.minimum(upper, bounds.upper))
+    return np.where(same, 0.0, lower), np.where(same, 0.0, upper)
 
 
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:
@@ -422,11 +448,10 @@ def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen
     if asked.tolerance is None and asked.budget is None:
         return np.empty(0, dtype=np.int64)
     # An estimate e is within t of any W of [lower, upper] if e <= (1 + t) lower and e >= (1 - t) upper.
-    tiny = np.finfo(float).tiny
-    open_ = np.maximum(
-        found.estimate / np.maximum(found.lower, tiny) - 1, 1 - found.estimate / np.maximum(found.upper, tiny)
-    )
-    open_[found.upper == 0] = 0.0
-    order = np.argsort(-open_, kind="stable")
+    above, below = np.full(len(found.lower), np.inf), np.ones(len(found.lower))
+    np.divide(found.estimate, found.lower, out=above, where=found.lower > 0)
+    np.divide(found.estimate, found.upper, out=below, where=found.upper > 0)
+    open_ = np.where(found.exact, 0.0, np.maximum(above - 1, 1 - below))
+    order = np.lexsort((found.lower - found.upper, -open_))  # where nothing is known from below, the widest first
     wanted = int((open_ > (asked.tolerance or 0.0)).sum())
     return order[: wanted if asked.budget is None else min(wanted, asked.budget)]

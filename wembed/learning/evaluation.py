@@ -98,11 +98,13 @@ class Intervals:
         levels: the shares of the pairs that are promised to lie within.
         lower: ends of the intervals, a row for each level.
         upper: the other ends.
+        refined: whether the references of the model narrowed them.
     """
 
     levels: tuple[float, ...]
     lower: Float64[np.ndarray, "levels k"]
     upper: Float64[np.ndarray, "levels k"]
+    refined: bool = False
 
     def coverage(self, exact: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " levels"]:
         """Share of the pairs whose exact distance lies within, for each level."""

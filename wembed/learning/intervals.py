@@ -16,7 +16,8 @@ _IN_A_BIN = 150  # pairs at least
 _PENALTIES = np.logspace(-2, 4, 13)
 _TAIL = 0.05  # of the scores, beyond which a chance is extrapolated
 _ROUNDING = 1e-9  # of levels
-_MOST_SHARED = 0.9  # correlation
+_MOST_SHARED = 0.5  # correlation, where pairs that share no measure have none
+_LEAST_FLOOR = 1e-6  # of the mean distance
 _SMALLEST = 1e-4  # relative residual whose logarithm is still told apart
 
 
@@ -28,7 +29,7 @@ class IntervalModel:
     times a score. Both are fitted on pairs that chose the encoder; the distribution of the score is that of
     calibration pairs, in bins of the predicted distance (split conformal prediction: Lei et al. 2018; scores divided by
     a fitted width: Sec. 5.2 there; bins: Vovk 2012). Pairs share measures, and so say less than as many independent
-    ones: the ends are those that half as many pairs as there are measures would need, for no more share none.
+    ones: the ends are as far out as if there were half as many pairs as measures, and no two of them shared one.
 
     Attributes:
         floor: added to predicted distances before logarithms are taken.
@@ -66,7 +67,7 @@ class IntervalModel:
         """Estimate and width, from pairs that the encoder was chosen by; `calibrated` adds the scores."""
         from sklearn.linear_model import RidgeCV  # imported late: scikit-learn is slow to load
 
-        floor = max(0.5 * float(np.quantile(predicted, _FLOOR)), float(np.finfo(float).tiny))
+        floor = max(0.5 * float(np.quantile(predicted, _FLOOR)), _LEAST_FLOOR * float(exact.mean()))
         knots = np.unique(np.quantile(np.log(predicted + floor), _KNOTS))
         empty = np.empty(0)
         low, high = traits.min(axis=0), traits.max(axis=0)
@@ -98,7 +99,9 @@ class IntervalModel:
         estimate, width = self._expected(traits, predicted)
         scores = (exact - estimate) / width
         bins = int(np.clip(len(scores) // _IN_A_BIN, 1, _BINS))
-        edges = np.quantile(predicted, np.arange(1, bins) / bins)
+        edges = np.unique(np.quantile(predicted, np.arange(1, bins) / bins))
+        edges = edges[edges < predicted.max()]
+        bins = len(edges) + 1
         bin_of = np.searchsorted(edges, predicted)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(bin_of, minlength=bins))]).astype(np.int64)
         order = np.lexsort((scores, bin_of))
@@ -112,8 +115,24 @@ class IntervalModel:
 
     @property
     def highest_level(self) -> float:
-        """Of an interval that there are calibration measures enough for."""
-        return 1 - 1 / (float(self.members.min()) / 2 + 1)
+        """The highest share that there are calibration pairs and measures enough for."""
+        independent, scores = self.members / 2, np.diff(self.offsets)
+        return float((1 - (1 + independent / scores) / (independent + 1)).min())
+
+    def check(self, level: float) -> None:
+        """Refuse the level of an interval that cannot be given.
+
+        Raises:
+            SettingError: a level outside (0, 1), or so high that it takes more calibration measures.
+        """
+        if not 0 < level < 1:
+            raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
+        if level > self.highest_level + _ROUNDING:
+            raise SettingError(
+                f"interval={level:g} is too high a share for {int(self.members.min())} calibration measures, which "
+                f"a range of distance of this model has: ask for at most {np.floor(1e3 * self.highest_level) / 1e3:g}, "
+                "or give it more with embedder.calibrate(measures)"
+            )
 
     def estimate(
         self, traits: Float64[np.ndarray, "k traits"], predicted: Float64[np.ndarray, " k"]
@@ -129,23 +148,15 @@ class IntervalModel:
         Raises:
             SettingError: a level outside (0, 1), or so high that it takes more calibration measures.
         """
-        if not 0 < level < 1:
-            raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
+        self.check(level)
         tail = (1 - level) / 2
-        if level > self.highest_level + _ROUNDING:
-            enough = 2 * int(np.ceil(level / (1 - level) - _ROUNDING))
-            raise SettingError(
-                f"interval={level:g} takes {enough} calibration measures in each range of distance, and this model has "
-                f"{int(self.members.min())} in one; give it more with embedder.calibrate(measures), or ask for at most "
-                f"{np.floor(1e3 * self.highest_level) / 1e3:g}"
-            )
         estimate, width = self._expected(traits, predicted)
         ends = np.empty((len(self.members), 2))
         for row, (own, members) in enumerate(zip(self._bins(), self.members.tolist(), strict=True)):
             # Of n independent scores that of rank (n + 1) tail is the end, the least having rank 1. A share `at` lies
             # below it, itself counted half: the same share of the scores there are is to lie below the end here.
             at = tail - (0.5 - tail) / (members / 2)
-            place = max(len(own) * at - 0.5, 0.0)
+            place = max(len(own) * at - 0.5, 0.0)  # below 0 by rounding alone
             ends[row] = np.interp([place, len(own) - 1 - place], np.arange(len(own)), own)
         bin_of = np.searchsorted(self.edges, predicted)
         lower, upper = estimate + width * ends[bin_of, 0], estimate + width * ends[bin_of, 1]
@@ -198,8 +209,8 @@ class IntervalModel:
         for row, own in enumerate(self._bins()):
             here = bin_of == row
             tail = max(1, round(_TAIL * len(own)))
-            edge = own[tail - 1]
-            excess = max(float((edge - own[:tail]).mean()), 1e-3 * float(np.ptp(own)), np.finfo(float).tiny)
+            edge = own[min(tail, len(own) - 1)]
+            excess = max(float((edge - own[:tail]).mean()), float(np.finfo(float).tiny))
             counted = np.searchsorted(own, asked[here], side="right") / len(own)
             beyond = tail / len(own) * np.exp(np.minimum(asked[here] - edge, 0.0) / excess)
             chance[here] = np.where(asked[here] < edge, beyond, counted)

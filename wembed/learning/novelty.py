@@ -17,6 +17,7 @@ _ENOUGH = 100  # typical measures
 _ALLOWANCE = 1.5  # where there are fewer
 _TYPICAL, _RARE = 0.5, 0.99
 _TRAITS = 3
+_LEAST_GAP = 1e-3  # between typical and rare, in spreads of the training measures
 _LEAST_SPREAD = 0.05  # of a trait, lest the least difference be strange
 
 
@@ -83,7 +84,8 @@ class Novelty:
             raw = np.concatenate([raw, self._mean_of_nearest(self.known, itself=True)])
         typical, rare = np.quantile(raw, [_TYPICAL, _RARE])
         rare += (_ALLOWANCE - 1) * (rare - typical) if few else 0.0
-        return replace(self, typical=float(typical), rare=float(max(rare, typical * (1 + 1e-3), np.finfo(float).tiny)))
+        spread = float(self.known.std(axis=0).max(initial=0.0)) or 1.0
+        return replace(self, typical=float(typical), rare=float(max(rare, typical + _LEAST_GAP * spread)))
 
     def __call__(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
         """Unusualness: 0 for a typical measure, 1 for the most unusual hundredth of those like the training ones."""
