@@ -47,7 +47,8 @@ _RARE = 0.01  # share of usual measures with an unusualness above 1, known to a 
 _CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
-_FEWEST_MEASURES, _FEWEST_PAIRS = 40, 400  # to calibrate on
+_FEWEST_MEASURES, _FEWEST_PAIRS = 24, 100  # to calibrate on
+_REFERENCES, _FEW_ATOMS = (8, 16), 64  # of measures with few atoms, the second number
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
 _KNOWN = 10_000  # training measures that an encoding is built from
@@ -73,7 +74,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
             or an eighth of those for training, and at most 500; 0 for no intervals.
-        references: training measures by way of which intervals are refined, and bounds certified; 0 for none.
+        references: training measures by way of which intervals are refined, and bounds certified; 0 for none; "auto"
+            for 8, or 16 where measures have 64 atoms or fewer in the mean, as solving against them is quick.
         device: a torch device, such as "cpu" or "cuda".
         n_jobs: processes for the exact solves, or -1 for one a core.
         random_state: draws the split and the pairs, unless they come with a store; the starting weights; and, unless
@@ -105,7 +107,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         validation: float = 0.1,
         test: float = 0.1,
         calibration: float = 0.05,
-        references: int = 8,
+        references: int | str = "auto",
         device: str = "cpu",
         n_jobs: int = -1,
         random_state: int = 0,
@@ -258,7 +260,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         The intervals are split-conformal. For one pair of unseen measures that are drawn like the calibration measures,
         independently of them, the exact distance lies within with probability `interval` if the calibration pairs are
         independent too (Lei et al. 2018, Thm 2.2). They are not, as pairs share measures. The ends are therefore put as
-        far out as if there were half as many pairs as calibration measures, and no two of them shared one. That is
+        far out as if there were as many pairs as calibration measures, and no two of them shared one. That is
         meant to keep the promise in the mean over models, without a proof; benchmarks/trust.py prints how nearly it
         was kept in each. It is also why a high share takes many calibration measures. Nothing is promised for one
         particular pair, for the pairs of one particular measure, for distances chosen because they are small, or for
@@ -386,7 +388,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: fewer than 40 measures that the model has not learned from, or fewer than 400 pairs; or nearly
+            SettingError: fewer than 24 measures that the model has not learned from, or fewer than 100 pairs; or nearly
                 all of them at distance 0.
         """
         fresh = self.unseen(measures)
@@ -498,8 +500,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             )
         check_jobs(self.n_jobs)
         self._draw().split(len(measures))
-        if not isinstance(self.references, (int, np.integer)) or self.references < 0:
-            raise SettingError(f"references={self.references!r}; give a whole number of at least 0")
+        whole = isinstance(self.references, (int, np.integer)) and self.references >= 0
+        if not whole and not (isinstance(self.references, str) and self.references == "auto"):
+            raise SettingError(f"references={self.references!r}; give a whole number of at least 0, or 'auto'")
         if self.references and not isinstance(self.metric, str):
             check_triangles(np.asarray(self.metric, dtype=np.float64))
         if self.encoder not in ("auto", *ENCODINGS):
@@ -611,8 +614,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         typical = solved.split.calibration if len(solved.split.calibration) else solved.split.validation
         few = np.random.default_rng([self.random_state, 8]).permutation(typical)[:_FAMILIAR]
         learned = self._encoding.dim - self._encoding.exact_dim
+        members = measures[some]
+        few_atoms = members.sizes.mean() <= _FEW_ATOMS
+        references = _REFERENCES[bool(few_atoms)] if self.references == "auto" else int(self.references)
         trust = Trust.build(
-            self.cost, measures[some], measures[few], self._encoded, learned, self.references, int(self.random_state)
+            self.cost, members, measures[few], self._encoded, learned, references, int(self.random_state)
         )
         with bar(self.verbose, "references", unit="measures") as show:
             return trust.calibrated(

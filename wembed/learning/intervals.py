@@ -29,7 +29,7 @@ class IntervalModel:
     times a score. Both are fitted on pairs that chose the encoder; the distribution of the score is that of
     calibration pairs, in bins of the predicted distance (split conformal prediction: Lei et al. 2018; scores divided by
     a fitted width: Sec. 5.2 there; bins: Vovk 2012). Pairs share measures, and so say less than as many independent
-    ones: the ends are as far out as if there were half as many pairs as measures, and no two of them shared one.
+    ones: the ends are as far out as if there were as many pairs as measures, and no two of them shared one.
 
     Attributes:
         floor: added to predicted distances before logarithms are taken.
@@ -116,7 +116,8 @@ class IntervalModel:
     @property
     def highest_level(self) -> float:
         """The highest share that there are calibration pairs and measures enough for."""
-        independent, scores = self.members / 2, np.diff(self.offsets)
+        scores = np.diff(self.offsets)
+        independent = np.minimum(self.members, scores)
         return float((1 - (1 + independent / scores) / (independent + 1)).min())
 
     def check(self, level: float) -> None:
@@ -155,7 +156,7 @@ class IntervalModel:
         for row, (own, members) in enumerate(zip(self._bins(), self.members.tolist(), strict=True)):
             # Of n independent scores that of rank (n + 1) tail is the end, the least having rank 1. A share `at` lies
             # below it, itself counted half: the same share of the scores there are is to lie below the end here.
-            at = tail - (0.5 - tail) / (members / 2)
+            at = tail - (0.5 - tail) / min(members, len(own))
             place = max(len(own) * at - 0.5, 0.0)  # below 0 by rounding alone
             ends[row] = np.interp([place, len(own) - 1 - place], np.arange(len(own)), own)
         bin_of = np.searchsorted(self.edges, predicted)
