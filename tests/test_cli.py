@@ -303,7 +303,7 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "another dimension": (("distance", fitted_run, clouds, clouds), "dimension 3; this model was fitted on 2"),
         "lengths": (
             ("distance", fitted_run, folder / "a.npy", folder / "digits.npy"),
-            "digits.npy 300; give as many, or a single one",
+            f"a.npy holds 3 measures and {folder / 'digits.npy'} 300; give as many, or a single one",
         ),
         "no model": (("distance", folder, folder / "a.npy", folder / "a.npy"), "holds no model"),
         "no index": (("query", folder, folder / "a.npy"), "holds no index"),

@@ -262,11 +262,20 @@ def test_a_split_is_disjoint_and_covers_every_measure(count, validation, test, s
 
 
 @pytest.mark.parametrize(
-    ("validation", "test"),
-    [(0, 0.1), (-0.1, 0.1), (1.0, 0), (0.5, 0.5), (0.6, 0.5), (0.1, 1.0), (0.1, -0.1), (np.nan, 0)],
+    ("validation", "test", "said"),
+    [
+        (0, 0.1, "^validation=0; give a share of the measures, above 0 to below 1$"),
+        (-0.1, 0.1, "^validation=-0.1; give a share of the measures, above 0 to below 1$"),
+        (1.0, 0, "^validation=1.0; give a share of the measures, above 0 to below 1$"),
+        (0.5, 0.5, "leave no measures to train on"),
+        (0.6, 0.5, "leave no measures to train on"),
+        (0.1, 1.0, "^test=1.0; give a share of the measures, from 0 to below 1$"),
+        (0.1, -0.1, "^test=-0.1; give a share of the measures, from 0 to below 1$"),
+        (np.nan, 0, "^validation=nan; give a share of the measures, above 0 to below 1$"),
+    ],
 )
-def test_shares_that_leave_a_part_empty_are_refused(validation, test):
-    with pytest.raises(SettingError, match=r"leave no measures to train on|^(validation|test)=.*; give a share"):
+def test_shares_that_leave_a_part_empty_are_refused(validation, test, said):
+    with pytest.raises(SettingError, match=said):
         Split.draw(1000, validation=validation, test=test)
 
 

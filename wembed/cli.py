@@ -380,7 +380,7 @@ def query(
     solves = rerank > 0 or recall is not None or certified
     with bar(True, "reranking" if solves else "searching", unit="pairs" if rerank else "queries") as show:
         found = searched.query(asking, k, rerank, jobs, show, recall=recall, certified=certified)
-    if solves and len(found.solved):
+    if solves:
         _say(f"{found.solved.mean():,.1f} pairs were solved for a query in the mean, {found.solved.max():,} at most")
     if as_json:
         answers = zip(found.ids.tolist(), found.distances.tolist(), found.solved.tolist(), strict=True)

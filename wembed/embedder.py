@@ -48,7 +48,8 @@ _CHANCE = 1e-4  # that as many of a collection are above it, below which the col
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 24, 100  # to calibrate on
-_REFERENCES, _FEW_ATOMS = (8, 16), 64  # of measures with few atoms, the second number
+_REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is quick
+_FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
 _KNOWN = 10_000  # training measures that an encoding is built from
@@ -615,8 +616,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         few = np.random.default_rng([self.random_state, 8]).permutation(typical)[:_FAMILIAR]
         learned = self._encoding.dim - self._encoding.exact_dim
         members = measures[some]
-        few_atoms = members.sizes.mean() <= _FEW_ATOMS
-        references = _REFERENCES[bool(few_atoms)] if self.references == "auto" else int(self.references)
+        suited_number = _MORE_REFERENCES if members.sizes.mean() <= _FEW_ATOMS else _REFERENCES
+        references = suited_number if self.references == "auto" else int(self.references)
         trust = Trust.build(
             self.cost, members, measures[few], self._encoded, learned, references, int(self.random_state)
         )

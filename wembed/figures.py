@@ -120,7 +120,7 @@ def draw_scatter(report: Report) -> "matplotlib.figure.Figure":
     else:
         row, level = nearest_level(report.intervals, 0.9)
         lower, upper = report.intervals.lower[row], np.minimum(report.intervals.upper[row], 2 * limit)
-        inside = (lower <= exact) & (exact <= upper)
+        inside = report.intervals.inside(exact)[row]
         parts = by_distance(predicted, 40)
         places, low, high = ([float(np.median(v[part])) for part in parts] for v in (predicted, lower, upper))
         axes.fill_betweenx(places, low, high, color=AMBER, alpha=0.35, lw=0, label=f"{100 * level:g} % interval")
@@ -185,7 +185,7 @@ def draw_coverage(report: Report, intervals: Intervals) -> "matplotlib.figure.Fi
     left.set(xlim=(low, 1.01), ylim=(low, 1.01), aspect="equal", xlabel="promised", ylabel="found to lie within")
     left.legend(loc="upper left")
     row, level = nearest_level(intervals, 0.9)
-    within = (intervals.lower[row] <= report.exact) & (report.exact <= intervals.upper[row])
+    within = intervals.inside(report.exact)[row]
     parts = by_distance(report.exact, 5)
     heights = [float(within[part].mean()) for part in parts]
     bars = right.bar(range(len(parts)), heights, color=SKY, hatch="///", edgecolor=BLUE, lw=0.8)

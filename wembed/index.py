@@ -29,7 +29,6 @@ _BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any
 _QUERIES = 256
 _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
-_ANY_LEVEL = 0.1  # of an interval that any calibration allows
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
 _STEP = 4  # candidates that are solved between two looks at those left
 
@@ -132,7 +131,7 @@ class Index:
         """Solve candidates in order until enough is known of those left: by chance with a recall, else for certain."""
         trust, found = self.embedder.trust, list[Neighbors]()
         if recall is not None:
-            trust.check(_ANY_LEVEL, refine=False)
+            trust.check()
         collection = self._sketched(n_jobs) if recall is None else None
         left: _Left
         together = _ASKING if collection is None else int(np.clip(_BOUNDED // len(self), 1, _ASKING))

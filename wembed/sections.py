@@ -153,8 +153,8 @@ def coverage(report: Report) -> Section:
             "and call embedder.calibrate(measures)."
         )
         return Section(heading, (sentence,))
-    level, share = _kept(report.intervals, report.exact)
-    row, _ = figures.nearest_level(report.intervals, level)
+    row, level = figures.nearest_level(report.intervals, 0.9)
+    share = float(report.intervals.coverage(report.exact)[row])
     width = (report.intervals.upper[row] - report.intervals.lower[row])[report.exact > 0]
     wide = float(np.median(width / report.exact[report.exact > 0])) if len(width) else 0.0
     gap = share - level
@@ -357,14 +357,14 @@ def doubts(report: Report) -> Section:
             f"{number(float(exact.max()))}. Nobody has checked predictions beyond."
         )
     if report.intervals is not None:
-        level, share = _kept(report.intervals, report.exact)
+        row, level = figures.nearest_level(report.intervals, 0.9)
+        held = report.intervals.inside(report.exact)[row]
+        share = float(held.mean())
         if share < level - 0.02:
             points.append(
                 f"Intervals: those of {promise(level)} hold {percent(share)} here, less than they promise. These "
                 "measures may be unlike those that the model was calibrated on."
             )
-        row, _ = figures.nearest_level(report.intervals, level)
-        held = (report.intervals.lower[row] <= report.exact) & (report.exact <= report.intervals.upper[row])
         shares = [float(held[part].mean()) for part in figures.by_distance(report.exact, 5)]
         worst = int(np.argmin(shares))
         if report.pairs >= _FEW and shares[worst] < level - _WEAK:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,15 @@ class Distances:
 class Side:
     """Measures on one side of some pairs, and what answers about them need."""
 
+    measures: Measures
     vectors: Float[np.ndarray, "n dim"]
     unusualness: Float64[np.ndarray, " n"]
-    digests: Int64[np.ndarray, " n"]
     sketches: Sketches | None
+
+    @cached_property
+    def digests(self) -> Int64[np.ndarray, " n"]:
+        """Of the measures; asked for only where vectors are equal."""
+        return self.measures.digests()
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +187,7 @@ class Trust:
         """
         self._check_references(refine)
         sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
-        return Side(vectors, self.novelty(measures, vectors.astype(np.float32)), measures.digests(), sketches)
+        return Side(measures, vectors, self.novelty(measures, vectors.astype(np.float32)), sketches)
 
     def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
         """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
@@ -196,20 +202,22 @@ class Trust:
         refine = a.sketches is not None and b.sketches is not None
         model = self._intervals(refine=refine)
         predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
-        same = (predicted == 0) & (a.digests[i] == b.digests[j])
+        same = _same(predicted, a, b, i, j)
         lower, upper = _ends(*model.interval(level, traits, predicted), same, bounds)
         estimate = np.clip(model.estimate(traits, predicted), lower, upper)
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
         return Distances(predicted, estimate, lower, upper, same, unusual)
 
-    def check(self, level: float, *, refine: bool) -> None:
-        """Refuse the level of an interval that cannot be given.
+    def check(self, level: float | None = None, *, refine: bool = False) -> None:
+        """Refuse intervals that cannot be given: of this level, or of any.
 
         Raises:
             SettingError: the model has no calibration measures, or too few, or no references to refine by.
         """
         self._check_references(refine)
-        self._intervals(refine=refine).check(level)
+        model = self._intervals(refine=refine)
+        if level is not None:
+            model.check(level)
 
     @property
     def highest_level(self) -> float:
@@ -222,9 +230,9 @@ class Trust:
         """At each of these levels that there are calibration pairs enough for."""
         refine = side.sketches is not None
         model = self._intervals(refine=refine)
-        possible = tuple(level for level in levels if level <= model.highest_level + 1e-9)
+        possible = tuple(level for level in levels if model.allows(level))
         predicted, traits, bounds = self._known(side, side, i, j, refine=refine)
-        same = (predicted == 0) & (side.digests[i] == side.digests[j])
+        same = _same(predicted, side, side, i, j)
         ends = np.empty((len(possible), 2, len(i)))
         for row, level in enumerate(possible):
             ends[row] = _ends(*model.interval(level, traits, predicted), same, bounds)
@@ -427,6 +435,16 @@ def answered(
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _same(
+    predicted: Float64[np.ndarray, " k"], a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+) -> Bool[np.ndarray, " k"]:
+    """Whether a[i] and b[j] are the same measure; other measures may have the same vector."""
+    same = np.asarray(predicted == 0)
+    if same.any():
+        same[same] = a.digests[i[same]] == b.digests[j[same]]
+    return same
 
 
 def _ends(

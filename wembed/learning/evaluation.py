@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy import stats
 
 from wembed.errors import SettingError
@@ -106,9 +106,13 @@ class Intervals:
     upper: Float64[np.ndarray, "levels k"]
     refined: bool = False
 
+    def inside(self, exact: Float64[np.ndarray, " k"]) -> Bool[np.ndarray, "levels k"]:
+        """Whether the exact distance of each pair lies within, for each level."""
+        return np.asarray((self.lower <= exact) & (exact <= self.upper))
+
     def coverage(self, exact: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " levels"]:
         """Share of the pairs whose exact distance lies within, for each level."""
-        return np.asarray(((self.lower <= exact) & (exact <= self.upper)).mean(axis=1))
+        return np.asarray(self.inside(exact).mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

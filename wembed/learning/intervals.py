@@ -120,6 +120,10 @@ class IntervalModel:
         independent = np.minimum(self.members, scores)
         return float((1 - (1 + independent / scores) / (independent + 1)).min())
 
+    def allows(self, level: float) -> bool:
+        """Whether there are calibration pairs and measures enough for an interval of this level."""
+        return level <= self.highest_level + _ROUNDING
+
     def check(self, level: float) -> None:
         """Refuse the level of an interval that cannot be given.
 
@@ -128,7 +132,7 @@ class IntervalModel:
         """
         if not 0 < level < 1:
             raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
-        if level > self.highest_level + _ROUNDING:
+        if not self.allows(level):
             raise SettingError(
                 f"interval={level:g} is too high a share for {int(self.members.min())} calibration measures, which "
                 f"a range of distance of this model has: ask for at most {np.floor(1e3 * self.highest_level) / 1e3:g}, "
