@@ -132,7 +132,7 @@ def test_a_matrix_without_the_triangle_inequality_has_no_bounds() -> None:
 
 def test_what_cannot_be_bounded_is_told() -> None:
     measures, _ = random_measures("euclidean", 3, 2, 0)
-    with pytest.raises(SettingError, match="references=0; give at least 1"):
+    with pytest.raises(SettingError, match="references=0; give a whole number of at least 1"):
         bounds(measures, [(0, 1)], references=0)
     with pytest.raises(SettingError, match="there are 3 measures"):
         bounds(measures, [(0, 3)])

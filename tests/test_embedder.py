@@ -137,6 +137,47 @@ for call in (
     assert done.stdout.count(said) == 8, done.stderr
 
 
+def test_what_is_no_option_is_refused_with_a_sentence(run_folder: Path) -> None:
+    # in a process of its own, as above
+    tried = f"""
+import wembed
+from wembed.readers import digits
+model, (m, _) = wembed.load({str(run_folder / "model")!r}), digits()
+index = wembed.Index(model, m[:30])
+for call in (
+    lambda: index.query(m[:2], k=1.5),
+    lambda: index.query(m[:2], k="3"),
+    lambda: index.query(m[:2], k=3, rerank="5"),
+    lambda: index.query(m[:2], k=3, recall="0.9"),
+    lambda: index.query(m[:2], k=3, certified="yes"),
+    lambda: wembed.Index("model", m[:3]),
+    lambda: model.calibrate(m, pairs="100"),
+    lambda: model.calibrate(m, seed=-1),
+    lambda: model.distance(m[:2], m[:2], tolerance="0.02"),
+    lambda: model.distance(m[:2], m[:2], refine=1),
+    lambda: wembed.bounds(m, [(0, 1)], references="2"),
+    lambda: wembed.bounds(m, [(0, 1)], seed=-1),
+    lambda: wembed.bounds(m, [(0, 1)], n_jobs="2"),
+    lambda: wembed.Embedder(calibration="0.05").fit(m[:100]),
+    lambda: wembed.Embedder(pairs="many").fit(m[:100]),
+    lambda: wembed.Embedder().fit(m[:100], target_error="0.01"),
+    lambda: wembed.evaluate(model, m[:9], pairs="x"),
+    lambda: wembed.evaluate("model", m[:9]),
+):
+    try:
+        call()
+    except wembed.SettingError as error:
+        print(error)
+for call in (lambda: model.calibrate([1.0]), lambda: model.bounds(m[:2], None), lambda: model.unseen([1.0])):
+    try:
+        call()
+    except wembed.MeasureError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", tried], capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 21, done.stdout + done.stderr
+
+
 def test_test_measures_are_seen_by_nothing(quick: TrainingSettings, tmp_path: Path) -> None:
     measures = clouds(60, 2)
     store = wembed.precompute(measures, tmp_path / "a", pairs=400)

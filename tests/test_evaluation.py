@@ -106,7 +106,9 @@ def test_recall_is_looked_for_among_a_bounded_number(fitted: wembed.Embedder, so
 def test_counts_below_the_least_are_refused(
     wrong: dict[str, int], fitted: wembed.Embedder, some_digits: wembed.Measures
 ) -> None:
-    with pytest.raises(wembed.SettingError, match="{}={}; give at least".format(*next(iter(wrong.items())))):
+    with pytest.raises(
+        wembed.SettingError, match="{}={}; give a whole number of at least".format(*next(iter(wrong.items())))
+    ):
         wembed.evaluate(fitted, some_digits[:20], **wrong)
 
 

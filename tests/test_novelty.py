@@ -5,7 +5,7 @@ import pytest
 
 import wembed
 from wembed import Embedder, Measures
-from wembed.learning.novelty import Novelty
+from wembed.learning.novelty import Novelty, _shapes
 
 
 def clouds(seed: int, count: int, atoms: int = 20, scale: float = 1.0) -> Measures:
@@ -37,6 +37,44 @@ def test_a_hundredth_of_the_same_kind_is_above_one(novelty: Novelty) -> None:
 def test_many_more_atoms_and_another_scale_are_seen(novelty: Novelty, atoms: int, scale: float) -> None:
     strange = clouds(3, 50, atoms, scale)
     assert np.median(novelty(strange, vectors(strange))) > 2
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_a_shape_that_none_has_is_seen_wherever_its_vector_lies(dim: int) -> None:
+    def of(seed: int, count: int, flat: int = 0) -> Measures:
+        rng, spread = np.random.default_rng(seed), np.ones(dim)
+        spread[dim - flat :] = 0
+        return Measures.from_point_clouds([rng.normal(size=(30, dim)) * spread for _ in range(count)])
+
+    def blind(measures: Measures) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(len(measures), 4)).astype(np.float32)
+
+    known, typical, fresh = of(0, 300), of(1, 150), of(2, 300)
+    found = Novelty.fit(known, blind(known)).calibrated(typical, blind(typical))
+    assert (found(fresh, blind(fresh)) > 1).mean() < 0.05
+    for flat in (1, dim - 1) if dim == 3 else (dim - 2, dim - 1):
+        assert found(of(3, 20, flat), blind(fresh[:20])).min() > 2.5
+
+
+def test_traits_of_a_shape_do_not_depend_on_where_it_lies_or_how_it_is_turned() -> None:
+    rng = np.random.default_rng(0)
+    points = [rng.normal(size=(n, 3)) * [3, 2, 0.5] for n in (1, 2, 7, 40)]
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    wide = [np.pad(one, ((0, 0), (0, 9))) for one in points]  # beyond a few dimensions another way is taken
+    shapes = _shapes(Measures.from_point_clouds(points))
+    np.testing.assert_allclose(_shapes(Measures.from_point_clouds([p @ turn + 5 for p in points])), shapes, atol=1e-6)
+    np.testing.assert_allclose(_shapes(Measures.from_point_clouds(wide))[:, : shapes.shape[1]], shapes, atol=1e-6)
+    for row, one in enumerate(points):
+        np.testing.assert_array_equal(_shapes(Measures.from_point_clouds([one]))[0], shapes[row])
+
+
+def test_large_measures_are_looked_at_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    measures = clouds(0, 50)
+    whole = _shapes(measures)
+    monkeypatch.setattr("wembed.learning.novelty._BLOCK_NUMBERS", 150)
+    np.testing.assert_array_equal(_shapes(measures), whole)
+    monkeypatch.setattr("wembed.learning.novelty._BLOCK_NUMBERS", 1)
+    np.testing.assert_array_equal(_shapes(measures), whole)
 
 
 def test_two_typical_measures_are_enough_to_go_by() -> None:

@@ -25,6 +25,7 @@ from wembed.learning.evaluation import Report, compare, score
 from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
+from wembed.options import whole
 from wembed.progress import bar
 from wembed.saved import read_model, write_model
 from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
@@ -202,7 +203,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self._check_fitted()
         vectors = self._encoded(measures)
-        self._warn_of(self._trust.novelty(measures, vectors))
+        self._warn_of(self._trust.unusualness(measures, vectors))
         return vectors
 
     def _encoded(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
@@ -285,6 +286,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 measures.
             SolverError: a solution could not be certified.
         """
+        self._check_fitted()
+        for one in (a, b):
+            self._encoding.check(one)
         if len(a) != len(b):
             raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
         wanted = Asked(interval, tolerance, budget, refine)
@@ -358,7 +362,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError: as `transform`.
         """
         self._check_fitted()
-        return self._trust.novelty(measures, self._encoded(measures))
+        return self._trust.unusualness(measures, self._encoded(measures))
 
     def bounds(self, a: Measures, b: Measures) -> Bounds:
         """Certified bounds on W_p of a[i] and b[i], by way of the model's references; see `wembed.bounds`.
@@ -369,9 +373,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: collections of different lengths, or a model without references.
             SolverError: a solution could not be certified.
         """
+        self._check_fitted()
+        for one in (a, b):
+            self._encoding.check(one)
         if len(a) != len(b):
             raise SettingError(f"bounds pairs {len(a)} measures with {len(b)}")
-        self._check_fitted()
         sides = []
         for one in (a, b):
             vectors = self._encoded(one)
@@ -392,11 +398,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: fewer than 24 measures that the model has not learned from, or fewer than 100 pairs; or nearly
                 all of them at distance 0.
         """
+        whole("pairs", pairs, _FEWEST_PAIRS)
+        whole("seed", seed)
         fresh = self.unseen(measures)
-        if len(fresh) < _FEWEST_MEASURES or pairs < _FEWEST_PAIRS:
+        if len(fresh) < _FEWEST_MEASURES:
             raise SettingError(
-                f"{len(fresh)} measures that the model has not learned from and {pairs} pairs are too few to calibrate "
-                f"on; give at least {_FEWEST_MEASURES} and {_FEWEST_PAIRS}"
+                f"{len(fresh)} measures that the model has not learned from are too few to calibrate on; give at least "
+                f"{_FEWEST_MEASURES} of them, and for intervals that vary little 200"
             )
         order = np.random.default_rng(seed).permutation(len(fresh))
         halves: list[tuple[np.ndarray, np.ndarray]] = []
@@ -406,7 +414,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
         with bar(self.verbose, "references", unit="measures") as show:
-            trust = replace(self._trust, novelty=self._trust.novelty.calibrated(fresh, self._encoded(fresh)))
+            trust = self._trust.familiar(fresh, self._encoded(fresh))
             trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
             raise SettingError("nearly all of these measures are at distance 0 of each other; give some that differ")
@@ -421,6 +429,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: all of them were learned from.
         """
         self._check_fitted()
+        self._encoding.check(measures)
         parts = (self.split_.train, self.split_.validation, self.split_.calibration)
         learned = self._digests[np.concatenate(parts)]
         fresh = np.flatnonzero(~np.isin(measures.digests(), learned))
@@ -488,22 +497,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: the message names the parameter.
         """
         GroundCost(self.metric, self.order).check(measures)
-        chosen_by_itself = {"dim": self.dim is None, "pairs": isinstance(self.pairs, str) and self.pairs == "auto"}
-        for name, value in (("dim", self.dim), ("pairs", self.pairs)):
-            if not chosen_by_itself[name] and not (isinstance(value, (int, np.integer)) and value >= 1):
-                also = ", or 'auto'" if name == "pairs" else ""
-                raise SettingError(f"{name}={value!r}; give a whole number of at least 1{also}")
-        if self.dim is not None and self.dim > _MOST_NUMBERS:
+        if not (isinstance(self.pairs, str) and self.pairs == "auto"):
+            whole("pairs", self.pairs, 1, also=", or 'auto'")
+        if self.dim is not None and whole("dim", self.dim, 1) > _MOST_NUMBERS:
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
-        if not isinstance(self.random_state, (int, np.integer)) or not 0 <= self.random_state < 2**63:
-            raise SettingError(
-                f"random_state={self.random_state!r}; give a whole number from 0 to 2^63, so that a fit can be repeated"
-            )
+        whole("random_state", self.random_state, also=", so that a fit can be repeated")
         check_jobs(self.n_jobs)
         self._draw().split(len(measures))
-        whole = isinstance(self.references, (int, np.integer)) and self.references >= 0
-        if not whole and not (isinstance(self.references, str) and self.references == "auto"):
-            raise SettingError(f"references={self.references!r}; give a whole number of at least 0, or 'auto'")
+        if not (isinstance(self.references, str) and self.references == "auto"):
+            whole("references", self.references, also=", or 'auto'")
         if self.references and not isinstance(self.metric, str):
             check_triangles(np.asarray(self.metric, dtype=np.float64))
         if self.encoder not in ("auto", *ENCODINGS):
@@ -619,7 +621,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         suited_number = _MORE_REFERENCES if members.sizes.mean() <= _FEW_ATOMS else _REFERENCES
         references = suited_number if self.references == "auto" else int(self.references)
         trust = Trust.build(
-            self.cost, members, measures[few], self._encoded, learned, references, int(self.random_state)
+            self.cost,
+            members,
+            measures[few],
+            self._encoded,
+            self._encoding.placed,
+            learned,
+            references,
+            int(self.random_state),
         )
         with bar(self.verbose, "references", unit="measures") as show:
             return trust.calibrated(
@@ -755,6 +764,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder._digests = tensors["digests"].numpy()
     embedder._trust = Trust.restored(
         cost,
+        encoding.placed,
         {name.removeprefix("trust."): t.numpy() for name, t in tensors.items() if name.startswith("trust.")},
     )
     embedder._parents = description["parents"]
@@ -797,6 +807,8 @@ def evaluate(
         SettingError: fewer than two measures, no pair, or a negative number.
         ArtifactError: a store that the Embedder was not fitted with.
     """
+    if not isinstance(embedder, Embedder):
+        raise SettingError(f"an evaluation is of a fitted Embedder, and this is a {type(embedder).__name__}")
     embedder._check_fitted()
     embedder._encoding.check(measures)
     known = None if distances is None else embedder._solved_test_pairs(measures, distances)
@@ -824,7 +836,7 @@ def evaluate(
         intervals=trust.intervals(_LEVELS, side, *places.reshape(-1, 2).T)
         if trust.highest_level >= _LEVELS[0]
         else None,
-        unusualness=trust.novelty(measures, vectors),
+        unusualness=trust.unusualness(measures, vectors),
     )
     embedder.errors_ = report.as_dict()
     return report

@@ -17,6 +17,7 @@ from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
 from wembed.euclidean import distances_between
 from wembed.measures import Measures
+from wembed.options import share, switch, whole
 from wembed.progress import bar
 from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import check_ours, write_atomically
@@ -57,9 +58,15 @@ class Index:
 
     Attributes:
         vectors: the embedding of each measure; a memory map when loaded from a folder.
+
+    Raises:
+        SettingError: something else than an Embedder.
+        MeasureError: as `Embedder.transform`.
     """
 
     def __init__(self, embedder: Embedder, measures: Measures) -> None:
+        if not isinstance(embedder, Embedder):
+            raise SettingError(f"an index is made with a fitted Embedder, and this is a {type(embedder).__name__}")
         self.embedder = embedder
         self.measures = measures
         self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
@@ -100,12 +107,15 @@ class Index:
             SettingError: k outside 1..len(index), rerank below k, recall outside (0, 1), more than one of the three
                 asked for, a model without calibration (recall) or without references (certified).
         """
-        if not 1 <= k <= len(self):
+        whole("k", k, 1)
+        whole("rerank", rerank)
+        switch("certified", certified)
+        if recall is not None:
+            share("recall", recall, 0.99, also=", or certified=True for all of them")
+        if k > len(self):
             raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
         if rerank and rerank < k:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
-        if recall is not None and not 0 < recall < 1:
-            raise SettingError(f"recall={recall}; give a share between 0 and 1, or certified=True for all of them")
         if (rerank > 0) + (recall is not None) + certified > 1:
             raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
         vectors = self.embedder.transform(measures)

@@ -14,6 +14,7 @@ from wembed.learning.evaluation import Intervals
 from wembed.learning.intervals import IntervalModel
 from wembed.learning.novelty import Novelty
 from wembed.measures import Measures
+from wembed.options import above_zero, share, switch, whole
 from wembed.transport.bounds import Bounds, Sketcher, Sketches
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, exact_distances
@@ -28,6 +29,7 @@ _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals
 
 Vectors = Float32[np.ndarray, "n dim"]
 Encode = Callable[[Measures], np.ndarray]
+Place = Callable[[Measures], Measures]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +107,10 @@ class Trust:
         plain: intervals from vectors alone; None without calibration.
         refined: intervals from bounds as well.
         scale: mean distance of the calibration pairs.
+        place: puts measures into the coordinates in which their shape is looked at.
     """
 
+    place: Place
     novelty: Novelty
     sketcher: Sketcher | None
     plain: IntervalModel | None = None
@@ -120,6 +124,7 @@ class Trust:
         members: Measures,
         typical: Measures,
         encode: Encode,
+        place: Place,
         learned: int,
         references: int,
         seed: int,
@@ -131,12 +136,22 @@ class Trust:
             members: training measures, in random order.
             typical: unseen measures like them.
             encode: measures to vectors.
+            place: measures to measures in coordinates.
             learned: how many of their numbers are; a measure is not strange for being far off, where that is exact.
             references: how many of the training measures bounds go by way of; 0 for none.
             seed: chooses them.
         """
-        novelty = Novelty.fit(members, encode(members)[:, :learned]).calibrated(typical, encode(typical))
-        return cls(novelty, Sketcher.build(members, cost, references, seed) if references else None)
+        known = Novelty.fit(place(members), encode(members)[:, :learned])
+        sketcher = Sketcher.build(members, cost, references, seed) if references else None
+        return cls(place, known, sketcher).familiar(typical, encode(typical))
+
+    def familiar(self, typical: Measures, vectors: Float[np.ndarray, "n dim"]) -> "Trust":
+        """With unusualness told by these measures, which the encoder has not learned from."""
+        return replace(self, novelty=self.novelty.calibrated(self.place(typical), vectors.astype(np.float32)))
+
+    def unusualness(self, measures: Measures, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
+        """How unlike the training measures each measure is."""
+        return self.novelty(self.place(measures), vectors.astype(np.float32))
 
     def calibrated(
         self,
@@ -187,7 +202,7 @@ class Trust:
         """
         self._check_references(refine)
         sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
-        return Side(measures, vectors, self.novelty(measures, vectors.astype(np.float32)), sketches)
+        return Side(measures, vectors, self.unusualness(measures, vectors), sketches)
 
     def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
         """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
@@ -331,14 +346,13 @@ class Trust:
         }
 
     @classmethod
-    def restored(cls, cost: GroundCost, arrays: dict[str, np.ndarray]) -> "Trust":
+    def restored(cls, cost: GroundCost, place: Place, arrays: dict[str, np.ndarray]) -> "Trust":
         """What `arrays` were taken from."""
         parts: dict[str, dict[str, Any]] = {}
         for name, value in arrays.items():
             part, _, field = name.partition(".")
             parts.setdefault(part, {})[field] = value
         for part, scalars in (
-            ("novelty", ("typical", "rare")),
             ("plain", ("floor", "shared")),
             ("refined", ("floor", "shared")),
         ):
@@ -346,7 +360,8 @@ class Trust:
                 parts[part][field] = float(parts[part][field][0])
         intervals = {name: IntervalModel(**parts[name]) for name in ("plain", "refined") if name in parts}
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
-        return cls(Novelty(**parts["novelty"]), sketcher, **intervals, scale=float(parts["distances"]["scale"][0]))
+        scale = float(parts["distances"]["scale"][0])
+        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale)
 
 
 @dataclass(frozen=True)
@@ -370,14 +385,14 @@ class Asked:
     refine: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.interval is not None and not (_is_number(self.interval) and 0 < self.interval < 1):
-            raise SettingError(f"interval={self.interval!r}; give a share between 0 and 1, such as 0.9")
-        if self.tolerance is not None and not (_is_number(self.tolerance) and self.tolerance > 0):
-            raise SettingError(f"tolerance={self.tolerance!r}; give a relative error above 0, such as 0.02")
-        if self.budget is not None and not (isinstance(self.budget, (int, np.integer)) and self.budget >= 0):
-            raise SettingError(f"budget={self.budget!r}; give a number of pairs, a whole one of at least 0")
-        if self.refine not in (None, True, False):
-            raise SettingError(f"refine={self.refine!r}; give True, False, or None for what takes less")
+        if self.interval is not None:
+            share("interval", self.interval, 0.9)
+        if self.tolerance is not None:
+            above_zero("tolerance", self.tolerance, 0.02)
+        if self.budget is not None:
+            whole("budget", self.budget)
+        if self.refine is not None:
+            switch("refine", self.refine)
 
     @property
     def level(self) -> float:
@@ -431,10 +446,6 @@ def answered(
             array[chosen] = exact
         found.exact[chosen] = True
     return replace(found, solved=len(chosen))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _same(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wembed.errors import SettingError
+from wembed.options import above_zero
 
 __all__ = ["LearningCurve", "Round", "Wish", "in_rounds"]
 
@@ -52,8 +52,8 @@ class Wish:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and not 0 < value < math.inf:
-                raise SettingError(f"{name}={value}; give a number above 0")
+            if value is not None:
+                above_zero(name, value, 300 if name == "max_seconds" else 0.01)
 
 
 @dataclass(frozen=True)

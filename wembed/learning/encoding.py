@@ -110,6 +110,10 @@ class Encoding(ABC):
         """
         return None
 
+    def placed(self, measures: Measures) -> Measures:
+        """The measures in coordinates whose Euclidean distance follows the ground metric."""
+        return measures
+
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """The coordinates that stand beside the encoder's output."""
         return np.empty((len(measures), 0), dtype=np.float32)

@@ -14,6 +14,7 @@ from wembed.euclidean import distances_between, distances_of_pairs
 from wembed.learning.baselines import Embedding
 from wembed.learning.curve import LearningCurve
 from wembed.measures import Measures
+from wembed.options import whole
 from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
 from wembed.transport.parallel import Progress, exact_distances
@@ -210,9 +211,7 @@ def compare(
     if len(measures) < 2:
         raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
     for name, value in {"pairs": pairs, "candidates": candidates, "queries": queries, "seed": seed}.items():
-        least = 1 if name in ("pairs", "candidates") else 0
-        if value < least:
-            raise SettingError(f"{name}={value}; give at least {least}")
+        whole(name, value, 1 if name in ("pairs", "candidates") else 0)
     rng = np.random.default_rng(seed)
     taken, taken_exact, listed = _asked(len(measures), pairs, known, rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])

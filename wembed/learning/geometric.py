@@ -69,7 +69,6 @@ class GeometricEncoding(Encoding):
         return {"centre": self.centre} if self.places is None else {"centre": self.centre, "places": self.places}
 
     def placed(self, measures: Measures) -> Measures:
-        """The measures in coordinates."""
         return self.cost.coordinates(measures) if self.places is None else replace(measures, support=self.places)
 
     @staticmethod

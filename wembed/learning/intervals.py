@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from wembed.errors import SettingError
+from wembed.options import share
 
 __all__ = ["IntervalModel"]
 
@@ -130,8 +131,7 @@ class IntervalModel:
         Raises:
             SettingError: a level outside (0, 1), or so high that it takes more calibration measures.
         """
-        if not 0 < level < 1:
-            raise SettingError(f"interval={level}; give a share between 0 and 1, such as 0.9")
+        share("interval", level, 0.9)
         if not self.allows(level):
             raise SettingError(
                 f"interval={level:g} is too high a share for {int(self.members.min())} calibration measures, which "

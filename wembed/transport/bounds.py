@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from wembed.errors import SettingError
 from wembed.measures import Measures
+from wembed.options import whole
 from wembed.transport.costs import GroundCost
 from wembed.transport.glued import Glued, References
 from wembed.transport.pairs import listed_pairs
@@ -116,8 +116,8 @@ class Sketcher:
         Raises:
             SettingError: a cost matrix that breaks the triangle inequality, or no reference.
         """
-        if references < 1:
-            raise SettingError(f"references={references}; give at least 1")
+        whole("references", references, 1)
+        whole("seed", seed)
         if not isinstance(cost.metric, str):
             check_triangles(cost.metric)
         rng = np.random.default_rng([seed, 8])

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from wembed.errors import SettingError
+from wembed.options import number, whole
 
 __all__ = [
     "DRAWS",
@@ -103,14 +104,13 @@ class Split:
         """
         shares = {"validation": validation, "test": test, "calibration": calibration}
         for name, share in shares.items():
-            if not 0 <= share < 1 or (name == "validation" and share == 0):
+            if not number(share) or not 0 <= share < 1 or (name == "validation" and share == 0):
                 above = "above 0" if name == "validation" else "from 0"
-                raise SettingError(f"{name}={share}; give a share of the measures, {above} to below 1")
+                raise SettingError(f"{name}={share!r}; give a share of the measures, {above} to below 1")
         if sum(shares.values()) >= 1:
             given = ", ".join(f"{name}={share}" for name, share in shares.items())
             raise SettingError(f"{given}: these leave no measures to train on")
-        if seed < 0:
-            raise SettingError(f"seed={seed}; give a number >= 0")
+        whole("seed", seed)
         if not _large_enough(count, **shares):
             training = min(1 - sum(shares.values()), (1 - validation - test) * (1 - _CALIBRATION_SHARE))
             enough = int(4 / min(share for share in (validation, test, training) if share > 0)) + 4

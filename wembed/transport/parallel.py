@@ -80,8 +80,8 @@ def check_jobs(n_jobs: int) -> None:
     Raises:
         SettingError: zero.
     """
-    if n_jobs == 0:
-        raise SettingError("n_jobs=0 is no process; give a number, or -1 for one a core")
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
+        raise SettingError(f"n_jobs={n_jobs!r}; give a number of processes, or -1 for one a core")
 
 
 def block_boundaries(measures: Measures, plan: PairPlan) -> Int64[np.ndarray, " blocks_plus_1"]:

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from wembed.errors import ArtifactError, LockedError, SettingError
 from wembed.measures import Measures
+from wembed.options import whole
 from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import DRAWS, Listed, PairPlan, Split, all_pairs, listed_pairs, split_pairs
 from wembed.transport.parallel import Progress, block_boundaries, check_jobs, solve_blocks
@@ -146,8 +147,7 @@ def _plan(
         return [PairPlan((all_pairs(np.arange(count)),))], {"kind": "all"}
     if not isinstance(pairs, (int, np.integer)):
         return [PairPlan((Listed(listed_pairs(pairs, count)),))], {"kind": "listed"}
-    if pairs < 1:
-        raise SettingError(f"pairs={pairs}; give at least one")
+    whole("pairs", pairs, 1)
     of_measures: dict[str, Any] = dict(zip(("validation", "test", "calibration"), shares, strict=True))
     split = Split.draw(count, **of_measures, seed=seed)
     recipe = {"kind": "split", "draw": draw, "seed": int(seed), **of_measures}
