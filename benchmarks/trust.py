@@ -186,6 +186,10 @@ def altered(unseen: Measures, doodles: Measures) -> dict[str, Measures]:
         ),
         "digits with noise": Measures.from_images(images + noise),
         "digits mirrored": Measures.from_images(images[:, :, ::-1]),
+        "digits and their half turn": Measures.from_images(images + images[:, ::-1, ::-1]),
+        "digits flattened to a line": Measures.from_point_clouds(
+            [one.support * [1, 0] for one in clouds], [one.weights for one in clouds]
+        ),
     }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from io import StringIO
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_fit_in_rounds_tells_what_they_brought(
     assert len(wembed.load(folder / "rounds" / "model").learning_curve_.rounds) == 2
     code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", folder / "rounds", "--max-seconds", 0)
     assert code == 2
-    assert "max_seconds=0.0; give a number above 0" in err
+    assert "--max-seconds 0.0; give a number above 0" in err
 
 
 def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +164,9 @@ def test_distance_says_how_far_off_it_may_be_and_solves_what_is_open(
     solved = [row for row in rows if row["solved"] == "1"]
     assert len(solved) == 2
     assert all(row["estimate"] == row["exact"] == row["lower"] == row["upper"] for row in solved)
+    (open_,) = (row for row in rows if row["solved"] == "0")
+    assert open_["exact"] != open_["estimate"]
+    assert {row["exact"] for row in rows} == {row["exact"] for row in asked("--tolerance", 1e-9, "--exact")[0]}
 
 
 @pytest.mark.filterwarnings("always")
@@ -174,6 +178,22 @@ def test_strange_measures_are_warned_of_in_a_sentence(
     assert code == 0
     assert "warning: 2 of 2 measures are unlike those that the model" in err
     assert "UnusualWarning" not in err
+
+
+def test_calibrate_sets_the_intervals_by_other_measures(
+    fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(fitted_run / "model", tmp_path / "run" / "model")
+    fresh, _ = wembed.readers.digits()
+    np.save(folder / "fresh.npy", fresh[300:370].histograms().reshape(-1, 28, 28))
+    pair = (folder / "a.npy", folder / "b.npy", "--interval", 0.9)
+    before = run(capsys, "distance", tmp_path / "run", *pair)[1]
+    code, _, err = run(capsys, "calibrate", tmp_path / "run", folder / "fresh.npy", "--pairs", 300)
+    assert code == 0, err
+    assert "Intervals are calibrated on 35 measures: those of 90 % hold 90 % of unseen pairs, give or take 10.1" in err
+    after = run(capsys, "distance", tmp_path / "run", *pair)[1]
+    assert [row.split(",")[1] for row in after.splitlines()] == [row.split(",")[1] for row in before.splitlines()]
+    assert [row.split(",")[3] for row in after.splitlines()] != [row.split(",")[3] for row in before.splitlines()]
 
 
 def test_query_keeps_a_promise_and_counts_what_it_took(
@@ -307,8 +327,16 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         ),
         "no model": (("distance", folder, folder / "a.npy", folder / "a.npy"), "holds no model"),
         "no index": (("query", folder, folder / "a.npy"), "holds no index"),
-        "no process": (("precompute", folder / "a.npy", *out, "--pairs", "all", "--jobs", 0), "n_jobs=0"),
-        "no pair": (("evaluate", fitted_run, folder / "digits.npy", "--pairs", 0), "pairs=0; give at least 1"),
+        "no process": (("precompute", folder / "a.npy", *out, "--pairs", "all", "--jobs", 0), "--jobs 0; give"),
+        "no pair": (
+            ("evaluate", fitted_run, folder / "digits.npy", "--pairs", 0),
+            "--pairs 0; give a whole number of at least 1",
+        ),
+        "no share": (("distance", fitted_run, folder / "a.npy", folder / "b.npy", "--interval", 1), "--interval 1.0;"),
+        "too few to calibrate": (
+            ("calibrate", fitted_run, saved("new.npy", np.roll(np.load(folder / "a.npy"), 1, axis=2))),
+            "3 measures that the model has not learned from are too few to calibrate on",
+        ),
         "picture": (
             ("evaluate", fitted_run, folder / "digits.npy", "--picture", folder / "x.xyz"),
             ".png, .svg or .pdf",
@@ -341,6 +369,8 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "no index",
         "no process",
         "no pair",
+        "no share",
+        "too few to calibrate",
         "picture",
         "suffix",
         "out is a file",

@@ -530,8 +530,8 @@ def test_a_path_that_is_a_file_is_refused(measures, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"pairs": 0}, "at least one"),
-        ({"pairs": -5}, "at least one"),
+        ({"pairs": 0}, "whole number of at least 1"),
+        ({"pairs": -5}, "whole number of at least 1"),
         ({"pairs": "some"}, "'all'"),
         ({"pairs": np.array([[0, 40]])}, "there are 40 measures"),
         ({"pairs": np.array([0, 1])}, "shape"),

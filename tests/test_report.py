@@ -23,7 +23,7 @@ from wembed.learning.evaluation import Intervals, Neighborhoods, Report
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
 from wembed.readers import digits
 from wembed.report import write_report
-from wembed.sections import doubts, map_of_measures
+from wembed.sections import coverage, doubts, map_of_measures
 from wembed.trust import UNUSUAL
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -167,7 +167,7 @@ def check(files: list[Path]) -> str:
 
 def test_a_report_without_intervals_stands_alone_and_says_how_to_get_some(plain: list[Path]) -> None:
     text = said(check(plain))
-    assert "embedder.calibrate(measures)" in text
+    assert "wembed calibrate" in text
     assert "coverage.png" not in {file.name for file in plain}
 
 
@@ -177,7 +177,7 @@ def test_a_report_with_intervals_and_unusualness_stands_alone_and_tells_of_both(
     text = said(check(full))
     assert "coverage.png" in {file.name for file in full}
     inside = np.abs(report.exact - report.predicted) <= 0.09 * report.predicted
-    assert f"The intervals of 90 % hold {100 * inside.mean():.1f} %" in text
+    assert f"The intervals of 90 %, from vectors alone, hold {100 * inside.mean():.1f} %" in text
     odd = int((np.linspace(0, 4, 80) >= UNUSUAL).sum())
     assert f"{odd} of 80 are unlike those learned from" in text
 
@@ -201,6 +201,36 @@ def test_the_worst_pair_and_the_baseline_that_is_better_are_named(plain: list[Pa
     better = replace(report.errors["wembed"], relative_error=0.0001)
     changed = replace(report, errors={**report.errors, "linear OT": better})
     assert any("linear OT is off by 0.01\u00a0%" in point for point in doubts(changed).points)
+
+
+def test_intervals_are_judged_by_what_so_many_measures_can_tell(report: Report) -> None:
+    every = np.ones(300, dtype=bool)
+
+    def told(inside: np.ndarray, calibrated_on: int) -> str:
+        upper = np.where(inside, report.exact, 0)[None]
+        with plain_style():
+            return coverage(replace(report, intervals=Intervals((0.9,), 0 * upper, upper)), calibrated_on).sentences[0]
+
+    def holding(share: float) -> np.ndarray:
+        return np.arange(300) % 100 < 100 * share
+
+    assert "as promised" in told(holding(0.91), 300)
+    assert "less than promised, by no more than chance has with 80 measures" in told(holding(0.86), 300)
+    assert "less than promised." in told(holding(0.7), 300)
+    assert "more than promised" in told(every, 300)
+    assert "calibrated on" not in told(every, 300)
+    assert "calibrated on 36 measures" in told(every, 36)
+    assert "10 in 100 pairs more or fewer" in told(every, 36)
+
+
+def test_measures_are_counted_as_they_are_wanted(
+    fitted: wembed.Embedder, unseen: wembed.Measures, report: Report, tmp_path: Path
+) -> None:
+    numbers = np.arange(7_000, 7_000 + len(unseen))
+    text = write_report(fitted, unseen, report, tmp_path / "report.html", on=DAY, numbers=numbers)[0].read_text()
+    assert re.search(r"Neighbours of measure 7,0\d\d:", said(text))
+    with pytest.raises(wembed.SettingError, match="there are 2 numbers and 80 measures"):
+        write_report(fitted, unseen, report, tmp_path / "report.html", numbers=[1, 2])
 
 
 def test_the_same_report_is_the_same_file(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from wembed.measures import Measures
 
 __all__ = ["app", "main"]
+
+_OPTIONS = {
+    **{name: f"--{name} " for name in ("interval", "tolerance", "budget", "recall", "rerank", "pairs", "queries")},
+    **{name: f"--{name} " for name in ("order", "dim", "steps", "device")},
+    "k": "-k ",
+    "n_jobs": "--jobs ",
+    "random_state": "--seed ",
+    "seed": "--seed ",
+    "max_seconds": "--max-seconds ",
+    "target_error": "--target-error ",
+}
 
 app = typer.Typer(
     add_completion=False,
@@ -195,10 +207,29 @@ def fit(
     _table(report)
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
-    if (level := embedder.trust.highest_level) < 0.9:
-        held = f"intervals of at most {level:.3f}" if level else "no intervals"
-        _say(f"It gives {held}; more measures or --pairs would calibrate higher ones")
+    _promise(embedder, out)
     _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
+
+
+@app.command()
+def calibrate(
+    model: Model,
+    data: Data,
+    pairs: Annotated[int, typer.Option(help="About how many pairs of them to solve exactly.")] = 4_000,
+    jobs: Jobs = -1,
+    seed: Seed = 0,
+    support: Support = None,
+) -> None:
+    """Set the intervals of a model by those measures of the data that it has not learned from.
+
+    In place of its own calibration measures: give it more of them, or measures like those that it is to be asked about.
+    Evaluate on others.
+    """
+    embedder = _load(model)
+    embedder.n_jobs = jobs
+    embedder.calibrate(_read(data, support), pairs, seed)
+    embedder.save(_model(model))
+    _promise(embedder, model)
 
 
 @app.command()
@@ -253,9 +284,8 @@ def evaluate(
     if picture is not None:
         draw_scatter(report, picture)
     if html is not None:
-        if names is not None and len(unseen) < len(measures):
-            names = names[np.isin(measures.digests(), unseen.digests())]
-        files = write_report(embedder, unseen, report, html, names)
+        numbers = np.flatnonzero(np.isin(measures.digests(), unseen.digests()))
+        files = write_report(embedder, unseen, report, html, None if names is None else names[numbers], numbers=numbers)
         _say(f"{html} and {len(files) - 1} pictures in {files[-1].parent}")
 
 
@@ -316,21 +346,24 @@ def distance(
         raise SettingError(f"{a} holds {len(left)} measures and {b} {len(right)}; give as many, or a single one")
     ask = embedder.distance if len(left) == len(right) else embedder.pairwise
     columns: dict[str, np.ndarray]
+    answered = np.zeros(count, dtype=bool)
     if (interval, tolerance, budget, refine) != (None, None, None, None):
         embedder.n_jobs = jobs
         answers = ask(left, right, interval=interval, tolerance=tolerance, budget=budget, refine=refine)
         columns = {name: getattr(answers, name) for name in ("predicted", "estimate", "lower", "upper", "unusualness")}
         columns["solved"] = answers.exact
+        answered = answers.exact.ravel()
         _say(f"{answers.solved:,} of {count:,} pairs were solved exactly")
     else:
         columns = {"predicted": ask(left, right)}
     if exact:
         of_left, of_right = np.arange(count) % len(left), len(left) + np.arange(count) % len(right)
+        wanted = np.flatnonzero(~answered)
+        pairs = np.stack([of_left, of_right], axis=1)[wanted]
+        columns["exact"] = columns.get("estimate", columns["predicted"]).ravel().astype(np.float64)
         with bar(True, "exact distances", unit="pairs") as show:
             together = Measures.concatenate([left, right])
-            columns["exact"] = exact_distances(
-                together, np.stack([of_left, of_right], axis=1), embedder.cost, jobs, show
-            )
+            columns["exact"][wanted] = exact_distances(together, pairs, embedder.cost, jobs, show)
     columns = {name: column.ravel() for name, column in columns.items()}
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["pair", *columns])
@@ -411,7 +444,9 @@ def main() -> NoReturn:
 
 
 def _fail(sentence: str) -> NoReturn:
-    _say(f"error: {sentence}")
+    """Say it by the names that the command line has for options."""
+    named = re.sub(r"(?<![\w(.])(\w+)=(?=[\w'.-])", lambda found: _OPTIONS.get(found[1], found[0]), sentence)
+    _say(f"error: {named}")
     sys.exit(2)
 
 
@@ -450,10 +485,31 @@ def _labels(file: Path, count: int) -> Any:
     return names
 
 
+def _model(folder: Path) -> Path:
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def _promise(embedder: "Embedder", model: Path) -> None:
+    """What intervals the model gives, where there is something to add to that."""
+    from wembed.learning.evaluation import chance_of_coverage
+
+    level, measures = embedder.trust.highest_level, embedder.trust.calibrated_on
+    more = f"`wembed calibrate {model} DATA` takes more measures"
+    if level < 0.9:
+        held = f"intervals of at most {level:.3f}" if level else "no intervals"
+        _say(f"It gives {held}; {more}, or fit it on more measures and pairs")
+    else:
+        give = 100 * chance_of_coverage(0.9, measures)
+        _say(
+            f"Intervals are calibrated on {measures:,} measures: those of 90 % hold 90 % of unseen pairs, give or take "
+            f"{give:.1f}" + (f"; {more}" if measures < 200 else "")
+        )
+
+
 def _load(model: Path) -> "Embedder":
     from wembed.embedder import load
 
-    embedder = load(model / "model" if (model / "model").is_dir() else model)
+    embedder = load(_model(model))
     embedder.verbose = True
     return embedder
 

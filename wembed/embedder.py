@@ -419,6 +419,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not trust.highest_level:
             raise SettingError("nearly all of these measures are at distance 0 of each other; give some that differ")
         self._trust = trust
+        if self.errors_ is not None:  # the intervals that these tell of are gone
+            self.errors_ = {name: value for name, value in self.errors_.items() if name != "coverage"}
         return self
 
     def unseen(self, measures: Measures) -> Measures:
@@ -472,7 +474,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors["digests"] = torch.from_numpy(self._digests)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
-        settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training")}
+        settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training", "verbose")}
         description = {
             "settings": settings,
             "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
@@ -828,7 +830,7 @@ def evaluate(
     )
     trust = embedder.trust
     used, places = np.unique(report.asked, return_inverse=True)
-    refine, vectors = trust.refines(len(report.asked), len(used), None), embedder._encoded(measures)
+    refine, vectors = trust.refines(len(report.asked), (measures[used],), None), embedder._encoded(measures)
     side = trust.side(measures[used], vectors[used], refine, n_jobs)
     report = replace(
         report,

@@ -111,7 +111,7 @@ class Index:
         whole("rerank", rerank)
         switch("certified", certified)
         if recall is not None:
-            share("recall", recall, 0.99, also=", or certified=True for all of them")
+            share("recall", recall, 0.99, also="; for all of them, ask for certified ones")
         if k > len(self):
             raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
         if rerank and rerank < k:

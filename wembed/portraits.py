@@ -35,6 +35,7 @@ class Portraits:
         measures: to be drawn.
         axes: for clouds beyond the plane, the two directions that they are projected on.
         labels: of the measures, if they have any.
+        numbers: what the measures are counted by; their places without them.
         turned: whether points are (latitude, longitude), to be drawn with north above.
     """
 
@@ -42,36 +43,46 @@ class Portraits:
     axes: Float64[np.ndarray, "dim 2"] | None = None
     labels: tuple[str, ...] | None = None
     turned: bool = False
+    numbers: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, measures: Measures, cost: GroundCost | None = None, labels: Sequence[str] | None = None) -> "Portraits":
+    def of(
+        cls,
+        measures: Measures,
+        cost: GroundCost | None = None,
+        labels: Sequence[str] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> "Portraits":
         """Drawings of these measures.
 
         Args:
             measures: to be drawn.
             cost: the ground cost; where it is a matrix, points are drawn where it puts them, and not at their places.
             labels: of each measure.
+            numbers: of each measure, to name it by.
         """
         named = None if labels is None else tuple(labels)
+        counted = None if numbers is None else tuple(numbers)
         if measures.grid is not None:
-            return cls(measures, labels=named)
+            return cls(measures, labels=named, numbers=counted)
         if cost is not None and not isinstance(cost.metric, str):
             measures = cost.coordinates(measures)
         turned = cost is not None and isinstance(cost.metric, str) and cost.metric.startswith("great-circle")
         if measures.dim < 3:
-            return cls(measures, labels=named, turned=turned)
+            return cls(measures, labels=named, turned=turned, numbers=counted)
         some = measures[np.unique(np.linspace(0, len(measures) - 1, _LEARNED_FROM).astype(int))]
         points = some.points()
         centred = points - np.average(points, axis=0, weights=some.weights)
         _, directions = np.linalg.eigh(centred.T @ (centred * some.weights[:, None]))
-        return cls(measures, directions[:, :-3:-1], named)
+        return cls(measures, directions[:, :-3:-1], named, numbers=counted)
 
     def name(self, place: int) -> str:
         """What is written below a drawing: the number of the measure, and its label."""
+        number = place if self.numbers is None else self.numbers[place]
         if self.labels is None:
-            return f"{place:,}"
+            return f"{number:,}"
         label = " ".join(self.labels[place].split())
-        return f"{place:,} ({label if len(label) <= _LETTERS else label[: _LETTERS - 1] + '…'})"
+        return f"{number:,} ({label if len(label) <= _LETTERS else label[: _LETTERS - 1] + '…'})"
 
     def frame(self, places: Sequence[int]) -> tuple[float, float, float, float]:
         """Left, right, bottom and top of what holds all these measures; nothing for images."""

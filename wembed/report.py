@@ -39,6 +39,7 @@ def write_report(
     file: Path,
     labels: Sequence[str] | np.ndarray | None = None,
     on: date | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
 ) -> list[Path]:
     """Write a report as one HTML page that needs nothing else, and its pictures into a folder beside it.
 
@@ -53,6 +54,7 @@ def write_report(
         labels: what each measure is called, for the map and beside the drawings; with more than ten of them the map
             is not coloured.
         on: the day to name; today without it.
+        numbers: what to count each measure by, such as its row in the file it came from; its place without them.
 
     Returns:
         The files written, the page first.
@@ -63,14 +65,17 @@ def write_report(
     """
     file = Path(file)
     check_page(file)
-    if labels is not None and len(labels) != len(measures):
-        raise SettingError(f"there are {len(labels)} labels and {len(measures)} measures; give one for each")
+    for what, given in (("labels", labels), ("numbers", numbers)):
+        if given is not None and len(given) != len(measures):
+            raise SettingError(f"there are {len(given)} {what} and {len(measures)} measures; give one for each")
     if len(measures) != report.measures:
         raise SettingError(
             f"the report is of {report.measures} measures and these are {len(measures)}; give those that were evaluated"
         )
     names = None if labels is None else [str(label) for label in labels]
-    parts = _sections(embedder, measures, report, names, on or date.today())
+    counted = None if numbers is None else [int(number) for number in numbers]
+    portraits = Portraits.of(measures, embedder.cost, names, counted)
+    parts = _sections(embedder, measures, report, portraits, on or date.today())
     folder = file.with_name(f"{file.stem}_pictures")
     folder.mkdir(exist_ok=True)
     written = [file]
@@ -82,10 +87,7 @@ def write_report(
     return written
 
 
-def _sections(
-    embedder: Embedder, measures: Measures, report: Report, labels: list[str] | None, on: date
-) -> list[Section]:
-    portraits = Portraits.of(measures, embedder.cost, labels)
+def _sections(embedder: Embedder, measures: Measures, report: Report, portraits: Portraits, on: date) -> list[Section]:
     vectors = embedder.transform(measures[report.pool])
     pool = report.pool.tolist()
     with plain_style():
@@ -93,13 +95,13 @@ def _sections(
             sections.verdict(report),
             sections.scatter(report),
             sections.errors_by_distance(report),
-            sections.coverage(report),
+            sections.coverage(report, embedder.trust.calibrated_on),
             sections.learning(report.learning_curve, embedder.history_),
             sections.worst_pairs(report, portraits),
             sections.neighbors(report, portraits),
             sections.map_of_measures(
                 vectors,
-                None if labels is None else [labels[place] for place in pool],
+                None if portraits.labels is None else [portraits.labels[place] for place in pool],
                 None if report.unusualness is None else report.unusualness[report.pool],
             ),
             sections.speed(report),

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from wembed import figures
 from wembed.figures import three_digits as number
 from wembed.learning.curve import LearningCurve
-from wembed.learning.evaluation import MEAN, Intervals, Report, nearest_others
+from wembed.learning.evaluation import MEAN, Intervals, Report, chance_of_coverage, nearest_others
 from wembed.page import Picture, Section, Table
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
 from wembed.trust import UNUSUAL
@@ -34,7 +34,9 @@ _WORST = 8  # pairs drawn
 _QUERIES = 3
 _NEIGHBORS = 10
 _WEAK = 0.05  # that an interval may hold less than it promises in a fifth of the distances
+_AS_PROMISED = 0.02  # that the share within intervals may be off
 _FEW = 500  # pairs below which errors are uncertain
+_FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
 
 
 def percent(share: float) -> str:
@@ -144,26 +146,38 @@ def errors_by_distance(report: Report) -> Section:
     )
 
 
-def coverage(report: Report) -> Section:
-    """Whether intervals hold what they promise."""
+def coverage(report: Report, calibrated_on: int) -> Section:
+    """Whether intervals hold what they promise, for all that as many measures can tell."""
     heading = "Do the intervals keep their promise?"
     if report.intervals is None:
         sentence = (
-            "This model gives no intervals, for it has no calibration measures. To have them, set some measures aside "
-            "and call embedder.calibrate(measures)."
+            "This model gives no intervals, for it has too few calibration measures. To have some, set measures aside "
+            "and give them to it with `wembed calibrate`, or with embedder.calibrate in Python."
         )
         return Section(heading, (sentence,))
     row, level = figures.nearest_level(report.intervals, 0.9)
     share = float(report.intervals.coverage(report.exact)[row])
     width = (report.intervals.upper[row] - report.intervals.lower[row])[report.exact > 0]
     wide = float(np.median(width / report.exact[report.exact > 0])) if len(width) else 0.0
-    gap = share - level
-    judged = "as promised" if abs(gap) <= 0.02 else "more than promised" if gap > 0 else "less than promised"
+    gap, measures = share - level, len(np.unique(report.asked))
+    judged = "as promised"
+    if abs(gap) > _AS_PROMISED:
+        judged = "more than promised" if gap > 0 else "less than promised"
+        if abs(gap) <= chance_of_coverage(level, measures):
+            judged += f", by no more than chance has with {measures:,} measures"
+    elif report.pairs >= _FEW and _weakest_fifth(report)[0] < level - _WEAK:
+        judged += " on the whole, but not at every distance"
+    way = "with the model's references" if report.intervals.refined else "from vectors alone"
     sentence = (
-        f"The intervals of {promise(level)} hold {percent(share)} of the exact distances: {judged}. Half of them are "
-        f"narrower than {percent(wide)} of the distance."
-        + (" They are those by way of the model's references." if report.intervals.refined else "")
+        f"The intervals of {promise(level)}, {way}, hold {percent(share)} of the exact distances: {judged}. Half of "
+        f"them are narrower than {percent(wide)} of the distance."
     )
+    if calibrated_on < _FEW_CALIBRATED:
+        off = 100 * chance_of_coverage(level, calibrated_on)
+        sentence += (
+            f" They are calibrated on {calibrated_on:,} measures, and with so few a model can easily hold {off:.0f} in "
+            "100 pairs more or fewer than it promises; more measures to calibrate on would tell better."
+        )
     caption = (
         "Left: the share of the pairs that lie within their interval, against the share that was promised; on the "
         "dashed line they are equal. Right: the same by distance."
@@ -263,7 +277,7 @@ def neighbors(report: Report, portraits: Portraits) -> Section:
         ]
         query = int(report.pool[queries[row]])
         caption = f"Neighbours of measure {portraits.name(query)}: {hits[row]} of {k} agree."
-        label = f"Measure {query} and its {k} nearest: exact above, predicted below; {hits[row]} agree."
+        label = f"Measure {portraits.name(query)} and its {k} nearest: exact above, predicted below; {hits[row]} agree."
         drawn = draw_ranking(portraits, query, rows)
         pictures.append(_picture(f"neighbors-{place}", label, caption, drawn, wide=True))
     return Section(heading, (sentence,), pictures=tuple(pictures))
@@ -365,13 +379,11 @@ def doubts(report: Report) -> Section:
                 f"Intervals: those of {promise(level)} hold {percent(share)} here, less than they promise. These "
                 "measures may be unlike those that the model was calibrated on."
             )
-        shares = [float(held[part].mean()) for part in figures.by_distance(report.exact, 5)]
-        worst = int(np.argmin(shares))
-        if report.pairs >= _FEW and shares[worst] < level - _WEAK:
-            where = ("nearest", "second nearest", "middle", "second farthest", "farthest")[worst]
+        weakest, where = _weakest_fifth(report)
+        if report.pairs >= _FEW and weakest < level - _WEAK:
             points.append(
                 f"Intervals by distance: in the {where} fifth of the pairs, those of {promise(level)} hold only "
-                f"{percent(shares[worst])}. Where these matter, ask for a higher share, or solve exactly."
+                f"{percent(weakest)}. Where these matter, ask for a higher share, or solve exactly."
             )
     points.append(_strangers(report))
     for name, errors_of in report.errors.items():
@@ -439,6 +451,16 @@ def _few(report: Report, errors: Float64[np.ndarray, " k"]) -> str:
     if 0 < report.queries < 10:
         sentence += f" The recall comes from {report.queries} queries alone."
     return sentence
+
+
+def _weakest_fifth(report: Report) -> tuple[float, str]:
+    """The least share of pairs within their intervals, over the fifths of the distances, and which fifth that is."""
+    assert report.intervals is not None
+    row, _ = figures.nearest_level(report.intervals, 0.9)
+    held = report.intervals.inside(report.exact)[row]
+    shares = [float(held[part].mean()) for part in figures.by_distance(report.exact, 5)]
+    worst = int(np.argmin(shares))
+    return shares[worst], ("nearest", "second nearest", "middle", "second farthest", "farthest")[worst]
 
 
 def _kept(intervals: Intervals, exact: Float64[np.ndarray, " k"]) -> tuple[float, float]:

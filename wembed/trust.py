@@ -23,6 +23,7 @@ __all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
 
 UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
 _EQUAL = 1e-9  # share of the mean distance up to which measures are equal
+_ROUNDED = 1e-3  # share of it that vectors of one measure, from different batches, are closer than
 _LEVEL = 0.9
 _PAIRS = 1 << 18  # answered in one go
 _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals begin to make sense from
@@ -89,7 +90,7 @@ class Side:
     measures: Measures
     vectors: Float[np.ndarray, "n dim"]
     unusualness: Float64[np.ndarray, " n"]
-    sketches: Sketches | None
+    sketched: tuple[Sketches, Int64[np.ndarray, " n"]] | None  # of those that differ, and which of them is whose
 
     @cached_property
     def digests(self) -> Int64[np.ndarray, " n"]:
@@ -201,23 +202,27 @@ class Trust:
             SettingError: to refine, and there are no references.
         """
         self._check_references(refine)
-        sketches = self.sketcher(measures, n_jobs, progress) if refine and self.sketcher else None
-        return Side(measures, vectors, self.unusualness(measures, vectors), sketches)
+        sketched = None
+        if refine and self.sketcher:
+            _, first, whose = np.unique(measures.digests(), return_index=True, return_inverse=True)
+            sketched = self.sketcher(measures[first], n_jobs, progress), whose
+        return Side(measures, vectors, self.unusualness(measures, vectors), sketched)
 
-    def refines(self, pairs: int, measures: int, refine: bool | None) -> bool:
+    def refines(self, pairs: int, sides: Sequence[Measures], refine: bool | None) -> bool:
         """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
-        if refine is not None:
-            return refine
-        return self.sketcher is not None and 2 * len(self.sketcher.references.measures) * measures <= pairs
+        if refine is not None or self.sketcher is None:
+            return bool(refine)
+        most = pairs // (2 * len(self.sketcher.references.measures))
+        return most > 0 and sum(len(np.unique(side.digests())) for side in sides) <= most
 
     def answer(
         self, level: float, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
     ) -> Distances:
         """Distances of a[i] and b[j] with their intervals, refined where both sides have sketches."""
-        refine = a.sketches is not None and b.sketches is not None
+        refine = a.sketched is not None and b.sketched is not None
         model = self._intervals(refine=refine)
         predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
-        same = _same(predicted, a, b, i, j)
+        same = self._same(predicted, a, b, i, j)
         lower, upper = _ends(*model.interval(level, traits, predicted), same, bounds)
         estimate = np.clip(model.estimate(traits, predicted), lower, upper)
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
@@ -235,6 +240,11 @@ class Trust:
             model.check(level)
 
     @property
+    def calibrated_on(self) -> int:
+        """Measures that intervals are calibrated on."""
+        return 0 if self.plain is None else int(self.plain.members.max())
+
+    @property
     def highest_level(self) -> float:
         """Of an interval that there are calibration measures enough for; 0 without any."""
         return 0.0 if self.plain is None else self.plain.highest_level
@@ -243,11 +253,11 @@ class Trust:
         self, levels: Sequence[float], side: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
     ) -> Intervals:
         """At each of these levels that there are calibration pairs enough for."""
-        refine = side.sketches is not None
+        refine = side.sketched is not None
         model = self._intervals(refine=refine)
         possible = tuple(level for level in levels if model.allows(level))
         predicted, traits, bounds = self._known(side, side, i, j, refine=refine)
-        same = _same(predicted, side, side, i, j)
+        same = self._same(predicted, side, side, i, j)
         ends = np.empty((len(possible), 2, len(i)))
         for row, level in enumerate(possible):
             ends[row] = _ends(*model.interval(level, traits, predicted), same, bounds)
@@ -287,32 +297,39 @@ class Trust:
         self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
     ) -> Float64[np.ndarray, " k"]:
         """Certified lower bounds; both sides have sketches."""
-        sketcher, x, y = self._sketched(a, b)
-        return sketcher.lower(x, y, i, j)
+        sketcher, places = self._sketches(a, b, i, j)
+        return sketcher.lower(*places)
 
-    def _sketched(self, a: Side, b: Side) -> tuple[Sketcher, Sketches, Sketches]:
+    def _sketches(
+        self, a: Side, b: Side, i: np.ndarray, j: np.ndarray
+    ) -> tuple[Sketcher, tuple[Sketches, Sketches, np.ndarray, np.ndarray]]:
+        """What bounds of a[i] and b[j] are taken by, and from."""
         assert self.sketcher is not None
-        assert a.sketches is not None
-        assert b.sketches is not None
-        return self.sketcher, a.sketches, b.sketches
+        assert a.sketched is not None
+        assert b.sketched is not None
+        (x, of_a), (y, of_b) = a.sketched, b.sketched
+        return self.sketcher, (x, y, of_a[i], of_b[j])
 
     def _check_references(self, refine: bool) -> None:
         if refine and self.sketcher is None:
-            raise SettingError("the model was fitted with references=0 and cannot refine; fit it with some")
+            raise SettingError(
+                "the model was fitted with references=0, so it cannot refine, bound or prove anything; fit it with some"
+            )
 
     def _intervals(self, *, refine: bool) -> IntervalModel:
         model = self.refined if refine else self.plain
         if model is None:
             raise SettingError(
-                "the model has no calibration measures, so there are no intervals; give it some that it has not seen "
-                "with embedder.calibrate(measures), or fit it with more measures and pairs, and calibration above 0"
+                "the model has no calibration measures, or fewer than "
+                f"{_FEWEST} pairs of them, so there are no intervals; give it measures that it has not seen with "
+                "`wembed calibrate`, or embedder.calibrate in Python, or fit it on more measures and pairs"
             )
         return model
 
     def bounds(self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Bounds:
         """Certified bounds; both sides have sketches."""
-        sketcher, x, y = self._sketched(a, b)
-        upper = sketcher.upper(x, y, i, j).min(axis=1)
+        sketcher, places = self._sketches(a, b, i, j)
+        upper = sketcher.upper(*places).min(axis=1)
         return Bounds(np.minimum(self.lower(a, b, i, j), upper), upper)
 
     def _known(
@@ -324,14 +341,23 @@ class Trust:
         plain = np.stack([unusual.max(axis=1), unusual.min(axis=1)], axis=1)
         if not refine:
             return predicted, plain, None
-        sketcher, x, y = self._sketched(a, b)
-        upper, lower = sketcher.upper(x, y, i, j), sketcher.lower(x, y, i, j)
+        sketcher, places = self._sketches(a, b, i, j)
+        upper, lower = sketcher.upper(*places), sketcher.lower(*places)
         least = _EQUAL * self.scale
         ratios = np.log((upper + least) / (predicted + least)[:, None])
         below = np.log((lower + least) / (predicted + least))[:, None]
         nearest = upper.min(axis=1)
         traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
         return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
+
+    def _same(
+        self, predicted: Float64[np.ndarray, " k"], a: Side, b: Side, i: np.ndarray, j: np.ndarray
+    ) -> Bool[np.ndarray, " k"]:
+        """Whether a[i] and b[j] are the same measure: vectors of one may differ by rounding, those of two be equal."""
+        same = np.asarray(predicted <= _ROUNDED * self.scale)
+        if same.any():
+            same[same] = a.digests[i[same]] == b.digests[j[same]]
+        return same
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
@@ -427,7 +453,7 @@ def answered(
         SolverError: a solution could not be certified.
     """
     i, j = pairs
-    refine = trust.refines(len(i), len(a[0]) + (0 if b is a else len(b[0])), asked.refine)
+    refine = trust.refines(len(i), (a[0],) if b is a else (a[0], b[0]), asked.refine)
     trust.check(asked.level, refine=refine)
     left = trust.side(*a, refine, n_jobs, progress("references"))
     right = left if b is a else trust.side(*b, refine, n_jobs, progress("references"))
@@ -446,16 +472,6 @@ def answered(
             array[chosen] = exact
         found.exact[chosen] = True
     return replace(found, solved=len(chosen))
-
-
-def _same(
-    predicted: Float64[np.ndarray, " k"], a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
-) -> Bool[np.ndarray, " k"]:
-    """Whether a[i] and b[j] are the same measure; other measures may have the same vector."""
-    same = np.asarray(predicted == 0)
-    if same.any():
-        same[same] = a.digests[i[same]] == b.digests[j[same]]
-    return same
 
 
 def _ends(

@@ -19,7 +19,16 @@ from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["Errors", "Intervals", "Neighborhoods", "Report", "compare", "nearest_others", "score"]
+__all__ = [
+    "Errors",
+    "Intervals",
+    "Neighborhoods",
+    "Report",
+    "chance_of_coverage",
+    "compare",
+    "nearest_others",
+    "score",
+]
 
 MEAN = "mean predictor"
 _NEIGHBORS = 10
@@ -114,6 +123,14 @@ class Intervals:
     def coverage(self, exact: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " levels"]:
         """Share of the pairs whose exact distance lies within, for each level."""
         return np.asarray(self.inside(exact).mean(axis=1))
+
+
+def chance_of_coverage(level: float, measures: int) -> float:
+    """How far off the share of pairs within intervals may be with so many measures: two standard deviations.
+
+    As if each measure gave one independent pair (Vovk 2012, Prop. 2b, for large numbers).
+    """
+    return float(2 * np.sqrt(level * (1 - level) / max(measures, 1)))
 
 
 @dataclass(frozen=True, eq=False)

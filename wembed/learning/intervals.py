@@ -136,7 +136,7 @@ class IntervalModel:
             raise SettingError(
                 f"interval={level:g} is too high a share for {int(self.members.min())} calibration measures, which "
                 f"a range of distance of this model has: ask for at most {np.floor(1e3 * self.highest_level) / 1e3:g}, "
-                "or give it more with embedder.calibrate(measures)"
+                "or give it more with `wembed calibrate`, or embedder.calibrate in Python"
             )
 
     def estimate(

@@ -17,6 +17,7 @@ _ENOUGH = 100  # typical measures
 _ALLOWANCE = 1.5  # where there are fewer
 _TYPICAL, _RARE = 0.5, 0.99
 _TRAITS = 3  # of the shape, that are axes as well
+_OF_ATOMS = 2  # the first of them: what atoms a measure is written in, and not how it lies
 _LEAST_GAP = 1e-3  # between typical and rare, in spreads of the training measures
 _LEAST_SPREAD = 0.05  # of a trait, lest the least difference be strange
 _RATIOS = 3  # of variances along the principal axes of a measure
@@ -35,9 +36,9 @@ class Novelty:
     logarithms of the number of atoms, and of the number of atoms of equal mass that would be as concentrated; and the
     root mean square distance of the mass to its centroid.
 
-    Of a rare shape: the trait that is farthest out. To the three come how lopsided a measure is, how much of its mass
-    is far out, and how thin it is, by the variances along its principal axes: one trait of many that is out of all
-    range moves a measure little, and its predictions a lot.
+    Of a rare shape: the trait that is farthest out, of the radius, how lopsided a measure is, how much of its mass is
+    far out, and how thin it is, by the variances along its principal axes: one trait of many that is out of all range
+    moves a measure little, and its predictions a lot.
 
     Attributes:
         mean: of the training vectors; of longer vectors the first numbers are looked at.
@@ -138,7 +139,7 @@ class Novelty:
     def _out_of_range(self, shapes: np.ndarray) -> Float64[np.ndarray, " n"]:
         """How far out the trait is that is farthest out: 1 at the most extreme hundredth."""
         beyond = np.maximum((shapes - self.middle) / self.above, (self.middle - shapes) / self.below)
-        return np.asarray(beyond.max(axis=1))
+        return np.asarray(beyond[:, _OF_ATOMS:].max(axis=1))
 
     def _mean_of_nearest(self, places: np.ndarray, *, itself: bool) -> Float64[np.ndarray, " n"]:
         """Mean distance to the nearest known places, a place itself left out where it is among them."""
