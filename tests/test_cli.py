@@ -65,6 +65,7 @@ def fitted_run(folder: Path) -> Path:
 
 def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
     assert wembed.DistanceStore(fitted_run / "distances").complete
+    assert not wembed.load(fitted_run / "model").verbose
     model = json.loads((fitted_run / "model" / "model.json").read_text())
     assert 0 < model["errors_on_unseen"]["errors"]["wembed"]["relative_error"] < 0.2
     assert not (fitted_run / "training.safetensors").exists()
@@ -405,10 +406,14 @@ def test_an_interruption_says_that_nothing_is_lost(
     code, _, err = run(capsys, "precompute", folder / "a.npy", "--out", folder / "broken", "--pairs", "all")
     assert code == 130
     assert "the same command goes on" in err
+    monkeypatch.setattr("wembed.readers.read", interrupt)
+    code, _, err = run(capsys, "embed", folder / "run", folder / "a.npy", "--out", folder / "v.npy")
+    assert code == 130
+    assert "goes on" not in err
 
 
 @pytest.mark.parametrize(
-    "command", ["quickstart", "precompute", "fit", "evaluate", "embed", "distance", "index", "query"]
+    "command", ["quickstart", "precompute", "fit", "calibrate", "evaluate", "embed", "distance", "index", "query"]
 )
 def test_every_option_has_a_help_text(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, command, "--help")[0] == 0

@@ -147,6 +147,14 @@ def test_a_measure_that_comes_often_is_solved_against_the_references_once(
     assert np.isfinite(few.lower).all()
 
 
+def test_of_many_pairs_some_at_random_are_taken() -> None:
+    pairs = np.stack(np.triu_indices(40, 1), axis=1)  # the first 39 of them share a measure
+    some, distances = Embedder()._some(pairs, np.arange(len(pairs)).astype(float), 60)
+    np.testing.assert_array_equal(pairs[distances.astype(int)], some)
+    assert len(some) == 60
+    assert np.bincount(some.ravel()).max() < 15
+
+
 def test_a_loaded_model_answers_alike(calibrated: Embedder, unseen: Measures, tmp_path: Path) -> None:
     calibrated.save(tmp_path)
     loaded = wembed.load(tmp_path)

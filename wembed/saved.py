@@ -14,7 +14,7 @@ from wembed.transport.store import check_ours, write_atomically
 
 __all__ = ["read_model", "write_model"]
 
-_FORMAT = 7
+_FORMAT = 8
 _PACKAGES = ("wembed", "torch", "pot", "numpy", "scipy")
 
 

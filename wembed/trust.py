@@ -242,7 +242,7 @@ class Trust:
     @property
     def calibrated_on(self) -> int:
         """Measures that intervals are calibrated on."""
-        return 0 if self.plain is None else int(self.plain.members.max())
+        return 0 if self.plain is None else self.plain.measures
 
     @property
     def highest_level(self) -> float:
@@ -378,13 +378,10 @@ class Trust:
         for name, value in arrays.items():
             part, _, field = name.partition(".")
             parts.setdefault(part, {})[field] = value
-        for part, scalars in (
-            ("plain", ("floor", "shared")),
-            ("refined", ("floor", "shared")),
-        ):
-            for field in scalars if part in parts else ():
-                parts[part][field] = float(parts[part][field][0])
-        intervals = {name: IntervalModel(**parts[name]) for name in ("plain", "refined") if name in parts}
+        intervals = {}
+        for name in (name for name in ("plain", "refined") if name in parts):
+            scalars = {field: parts[name][field][0].item() for field in ("floor", "shared", "measures")}
+            intervals[name] = IntervalModel(**parts[name] | scalars)
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
         scale = float(parts["distances"]["scale"][0])
         return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale)

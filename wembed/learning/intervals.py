@@ -44,6 +44,7 @@ class IntervalModel:
         offsets: where each bin begins among the scores.
         members: measures in the pairs of each bin.
         shared: correlation of the scores of two pairs that have a measure in common.
+        measures: in all of the calibration pairs.
     """
 
     floor: float
@@ -57,6 +58,7 @@ class IntervalModel:
     offsets: Int64[np.ndarray, " bins_plus_1"]
     members: Int64[np.ndarray, " bins"]
     shared: float
+    measures: int
 
     @classmethod
     def fit(
@@ -72,7 +74,7 @@ class IntervalModel:
         knots = np.unique(np.quantile(np.log(predicted + floor), _KNOTS))
         empty = np.empty(0)
         low, high = traits.min(axis=0), traits.max(axis=0)
-        uncalibrated = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64), 0.0
+        uncalibrated = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64), 0.0, 0
         start = cls(floor, knots, low, high, empty, empty, empty, empty, *uncalibrated)
         columns = start._columns(traits, predicted)
         mean, spread = columns.mean(axis=0), columns.std(axis=0)
@@ -108,6 +110,7 @@ class IntervalModel:
         order = np.lexsort((scores, bin_of))
         members = np.array([len(np.unique(pairs[bin_of == row])) for row in range(bins)])
         found = replace(self, edges=edges, scores=scores[order], offsets=offsets, members=members)
+        found = replace(found, measures=len(np.unique(pairs)))
         return replace(found, shared=_correlation(found.standard_scores(traits, predicted, exact), pairs))
 
     def _bins(self) -> list[Float64[np.ndarray, " scores"]]:
