@@ -81,6 +81,31 @@ def test_two_typical_measures_are_enough_to_go_by() -> None:
     known, typical, fresh = clouds(0, 200), clouds(1, 2), clouds(2, 500)
     found = Novelty.fit(known, vectors(known)).calibrated(typical, vectors(typical))(fresh, vectors(fresh))
     assert (found > 2).mean() < 0.02
+    shares = []
+    for seed in range(20, 80, 10):
+        known, typical, fresh = clouds(seed, 200), clouds(seed + 1, 2), clouds(seed + 2, 500)
+        few = Novelty.fit(known, vectors(known)).calibrated(typical, vectors(typical))
+        shares.append((few(fresh, vectors(fresh)) > 1).mean())
+    assert np.mean(shares) < 0.017
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_the_unit_of_length_does_not_matter(novelty: Novelty, scale: float) -> None:
+    known, typical, fresh = (clouds(seed, count, scale=scale) for seed, count in ((0, 400), (1, 300), (2, 50)))
+    found = Novelty.fit(known, vectors(known)).calibrated(typical, vectors(typical))(fresh, vectors(fresh))
+    plain = clouds(2, 50)
+    np.testing.assert_allclose(found, novelty(plain, vectors(plain)), atol=1e-3)
+
+
+def test_a_hardly_larger_radius_is_not_strange_where_all_are_alike() -> None:
+    def rings(count: int, radius: float) -> Measures:
+        angles = np.random.default_rng(0).uniform(0, 2 * np.pi, (count, 1)) + np.linspace(0, 2 * np.pi, 12)[:-1]
+        return Measures.from_point_clouds(list(radius * np.stack([np.cos(angles), np.sin(angles)], axis=2)))
+
+    blind = np.random.default_rng(1).normal(size=(120, 3)).astype(np.float32)
+    found = Novelty.fit(rings(120, 1e3), blind).calibrated(rings(120, 1e3), blind)
+    assert found(rings(120, 1.01e3), blind).max() < 2.5
+    assert found(rings(120, 1.5e3), blind).min() > 2.5
 
 
 def test_doodles_and_noise_are_warned_of_and_digits_are_not(fitted: Embedder, some_digits: Measures) -> None:

@@ -119,7 +119,7 @@ class Novelty:
         typical, rare = np.quantile(scores, [_TYPICAL, _RARE], axis=0)
         rare += (_ALLOWANCE - 1) * (rare - typical) if few else 0.0
         spread = float(self.known.std(axis=0).max(initial=0.0)) or 1.0
-        rare = np.maximum(rare, typical + [_LEAST_GAP * spread, _LEAST_SPREAD])
+        rare = np.maximum(rare, [typical[0] + _LEAST_GAP * spread, max(typical[1] + _LEAST_SPREAD, 1.0)])
         greater = _greater(scores, typical, rare)
         return replace(
             ranged,
