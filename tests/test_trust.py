@@ -9,7 +9,7 @@ from scipy.stats import binom
 import wembed
 from wembed import Embedder, Index, Measures, SettingError, TrainingSettings
 from wembed.transport.bounds import Bounds, Sketcher
-from wembed.trust import _ends
+from wembed.trust import Asked, Distances, _ends, _worth_solving
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,14 @@ def test_what_is_uncertain_is_solved(calibrated: Embedder, unseen: Measures, exa
     assert not tolerant.exact[above].any()
 
 
+def test_what_may_be_too_short_is_as_uncertain_as_what_may_be_too_long() -> None:
+    estimate, lower, upper = np.full(4, 10.0), np.array([9.9, 9.0, 9.9, 9.9]), np.array([10.1, 10.1, 12.0, 14.0])
+    found = Distances(estimate, estimate, lower, upper, np.array([False, False, False, True]), np.zeros(4))
+    assert _worth_solving(found, Asked(tolerance=0.02)).tolist() == [2, 1]
+    assert _worth_solving(found, Asked(tolerance=0.02, budget=1)).tolist() == [2]
+    assert _worth_solving(found, Asked(interval=0.9)).tolist() == []
+
+
 def test_a_budget_is_spent_where_the_interval_is_widest(calibrated: Embedder, unseen: Measures) -> None:
     before = calibrated.distance(unseen[:30], unseen[30:], interval=0.9)
     found = calibrated.distance(unseen[:30], unseen[30:], budget=7)
@@ -122,6 +130,7 @@ def test_a_prediction_can_be_put_within_certified_bounds(
     assert (bounds.lower <= truth).all()
     assert (truth <= bounds.upper).all()
     assert np.median(bounds.upper / truth) < 1.06  # the best of eight references
+    assert np.median(bounds.lower / truth) > 0.8
 
 
 def test_a_measure_that_comes_often_is_solved_against_the_references_once(
