@@ -239,6 +239,15 @@ def test_impossible_wishes_are_refused(calibrated: Embedder, unseen: Measures, a
         calibrated.distance(unseen[:2], unseen[2:4], **asked)
 
 
+def test_measures_that_come_often_calibrate_once(run_folder: Path, unseen: Measures) -> None:
+    often = Measures.concatenate([unseen[:30]] * 4)
+    once, again = (wembed.load(run_folder / "model").calibrate(m, pairs=200) for m in (unseen[:30], often))
+    assert again.trust.calibrated_on == once.trust.calibrated_on == 15
+    np.testing.assert_array_equal(
+        once.pairwise(unseen[30:40], interval=0.8).upper, again.pairwise(unseen[30:40], interval=0.8).upper
+    )
+
+
 def test_calibration_measures_are_not_unseen(fitted: Embedder, some_digits: Measures) -> None:
     assert len(fitted.split_.calibration) == 30
     assert len(fitted.unseen(some_digits)) == len(fitted.split_.test)

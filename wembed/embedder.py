@@ -390,8 +390,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """Set the intervals by measures that the model has not seen, in place of those of the fit.
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
-        solves about `pairs` pairs. Measures that the model has learned from are left out. What intervals promise, they
-        promise for measures like these; to see whether it is kept, evaluate on others.
+        solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again.
+        What intervals promise, they promise for measures like these; to see whether it is kept, evaluate on others.
 
         Raises:
             NotFittedError: before `fit`.
@@ -401,6 +401,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         whole("pairs", pairs, _FEWEST_PAIRS)
         whole("seed", seed)
         fresh = self.unseen(measures)
+        _, distinct = np.unique(fresh.digests(), return_index=True)  # one that comes twice tells no more than once
+        if len(distinct) < len(fresh):
+            fresh = fresh[np.sort(distinct)]
         if len(fresh) < _FEWEST_MEASURES:
             raise SettingError(
                 f"{len(fresh)} measures that the model has not learned from are too few to calibrate on; give at least "
