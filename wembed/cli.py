@@ -490,8 +490,8 @@ def _model(folder: Path) -> Path:
 
 
 def _promise(embedder: "Embedder", model: Path) -> None:
-    """What intervals the model gives, where there is something to add to that."""
-    from wembed.learning.evaluation import chance_of_coverage
+    """What intervals the model gives, and how sure they are."""
+    from wembed.learning.evaluation import FEW_CALIBRATED, chance_of_coverage
 
     level, measures = embedder.trust.highest_level, embedder.trust.calibrated_on
     more = f"`wembed calibrate {model} DATA` takes more measures"
@@ -502,7 +502,7 @@ def _promise(embedder: "Embedder", model: Path) -> None:
         give = 100 * chance_of_coverage(0.9, measures)
         _say(
             f"Intervals are calibrated on {measures:,} measures: those of 90 % hold 90 % of unseen pairs, give or take "
-            f"{give:.1f}" + (f"; {more}" if measures < 200 else "")
+            f"{give:.1f}" + (f"; {more}" if measures < FEW_CALIBRATED else "")
         )
 
 

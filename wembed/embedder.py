@@ -21,7 +21,7 @@ from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 from wembed.learning.encodings import ENCODINGS, suited
-from wembed.learning.evaluation import Report, compare, score
+from wembed.learning.evaluation import FEW_CALIBRATED, Report, compare, score
 from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
@@ -188,7 +188,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
         self._trust = self._trusted(measures, solved)
         self.errors_: dict[str, Any] | None = None
-        self._digests = measures.digests()
+        self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         self._fitted = self.get_params(deep=False)
         return self
 
@@ -286,11 +286,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 measures.
             SolverError: a solution could not be certified.
         """
-        self._check_fitted()
-        for one in (a, b):
-            self._encoding.check(one)
-        if len(a) != len(b):
-            raise SettingError(f"distance pairs {len(a)} measures with {len(b)}; for all against all use pairwise")
+        self._check_paired("distance", a, b)
         wanted = Asked(interval, tolerance, budget, refine)
         left, right = self.transform(a), self.transform(b)
         if wanted == Asked():
@@ -373,11 +369,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: collections of different lengths, or a model without references.
             SolverError: a solution could not be certified.
         """
-        self._check_fitted()
-        for one in (a, b):
-            self._encoding.check(one)
-        if len(a) != len(b):
-            raise SettingError(f"bounds pairs {len(a)} measures with {len(b)}")
+        self._check_paired("bounds", a, b)
         sides = []
         for one in (a, b):
             vectors = self._encoded(one)
@@ -407,7 +399,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if len(fresh) < _FEWEST_MEASURES:
             raise SettingError(
                 f"{len(fresh)} measures that the model has not learned from are too few to calibrate on; give at least "
-                f"{_FEWEST_MEASURES} of them, and for intervals that vary little 200"
+                f"{_FEWEST_MEASURES} of them, and for intervals that vary little {2 * FEW_CALIBRATED}"
             )
         order = np.random.default_rng(seed).permutation(len(fresh))
         halves: list[tuple[np.ndarray, np.ndarray]] = []
@@ -523,6 +515,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _check_fitted(self) -> None:
         if not hasattr(self, "_encoding"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
+
+    def _check_paired(self, what: str, a: Measures, b: Measures) -> None:
+        self._check_fitted()
+        for one in (a, b):
+            self._encoding.check(one)
+        if len(a) != len(b):
+            instead = "; for all against all use pairwise" if what == "distance" else ""
+            raise SettingError(f"{what} pairs {len(a)} measures with {len(b)}{instead}")
 
     def _draw(self) -> Draw:
         return Draw(int(self.random_state), self.validation, self.test, self.calibration)

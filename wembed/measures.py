@@ -272,6 +272,10 @@ class Measures:
 
         Weights are told apart to nine decimals: the same image is rounded differently from bytes and from fractions.
         """
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> Int64[np.ndarray, " n"]:
         hashes = np.empty(len(self), dtype=np.uint64)
         ends = np.searchsorted(self.offsets, np.arange(_BLOCK, int(self.offsets[-1]) + _BLOCK, _BLOCK), side="right")
         for start, stop in itertools.pairwise(np.unique([0, *np.clip(ends - 1, 0, len(self)), len(self)]).tolist()):
@@ -280,6 +284,7 @@ class Measures:
             mass = np.round(np.asarray(self.weights[own]) * 1e9).astype(np.uint64)
             # A sum forgets the order; splitting an atom in two is another way to store the measure, and is not seen.
             hashes[start:stop] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[start:stop] - own.start)
+        hashes.flags.writeable = False  # everybody is given the same array
         return hashes.view(np.int64)
 
     def save(self, folder: str | Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from wembed.errors import SettingError
 
-__all__ = ["above_zero", "number", "share", "switch", "whole"]
+__all__ = ["above_zero", "integral", "number", "share", "switch", "whole"]
 
 _MOST = 2**63  # beyond it NumPy has no integer
 
@@ -17,9 +17,14 @@ def whole(name: str, value: object, least: int = 0, *, also: str = "") -> int:
     Raises:
         SettingError: it is none.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not least <= value < _MOST:
+    if not integral(value) or not least <= int(value) < _MOST:  # type: ignore[call-overload]
         raise SettingError(f"{name}={value!r}; give a whole number of at least {least}{also}")
-    return int(value)
+    return int(value)  # type: ignore[call-overload,no-any-return]
+
+
+def integral(value: object) -> bool:
+    """Whether it is a whole number, and not a truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def number(value: object) -> bool:

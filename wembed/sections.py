@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from wembed import figures
 from wembed.figures import three_digits as number
 from wembed.learning.curve import LearningCurve
-from wembed.learning.evaluation import MEAN, Intervals, Report, chance_of_coverage, nearest_others
+from wembed.learning.evaluation import FEW_CALIBRATED, MEAN, Intervals, Report, chance_of_coverage, nearest_others
 from wembed.page import Picture, Section, Table
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
 from wembed.trust import UNUSUAL
@@ -36,7 +36,6 @@ _NEIGHBORS = 10
 _WEAK = 0.05  # that an interval may hold less than it promises in a fifth of the distances
 _AS_PROMISED = 0.02  # that the share within intervals may be off
 _FEW = 500  # pairs below which errors are uncertain
-_FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
 
 
 def percent(share: float) -> str:
@@ -114,7 +113,7 @@ def scatter(report: Report) -> Section:
     if report.intervals is None:
         lines.append("The shaded band holds 98 of 100 predictions.")
     else:
-        level, share = _kept(report.intervals, report.exact)
+        _, level, share = _kept(report.intervals, report.exact)
         lines.append(
             f"The shaded band is where the exact distance is promised to lie for {promise(level)} of the pairs; it "
             f"does for {percent(share)}. Crosses are the pairs for which it does not."
@@ -155,8 +154,7 @@ def coverage(report: Report, calibrated_on: int) -> Section:
             "and give them to it with `wembed calibrate`, or with embedder.calibrate in Python."
         )
         return Section(heading, (sentence,))
-    row, level = figures.nearest_level(report.intervals, 0.9)
-    share = float(report.intervals.coverage(report.exact)[row])
+    row, level, share = _kept(report.intervals, report.exact)
     width = (report.intervals.upper[row] - report.intervals.lower[row])[report.exact > 0]
     wide = float(np.median(width / report.exact[report.exact > 0])) if len(width) else 0.0
     gap, measures = share - level, len(np.unique(report.asked))
@@ -172,7 +170,7 @@ def coverage(report: Report, calibrated_on: int) -> Section:
         f"The intervals of {promise(level)}, {way}, hold {percent(share)} of the exact distances: {judged}. Half of "
         f"them are narrower than {percent(wide)} of the distance."
     )
-    if calibrated_on < _FEW_CALIBRATED:
+    if calibrated_on < FEW_CALIBRATED:
         off = 100 * chance_of_coverage(level, calibrated_on)
         sentence += (
             f" They are calibrated on {calibrated_on:,} measures, and with so few a model can easily hold {off:.0f} in "
@@ -371,10 +369,8 @@ def doubts(report: Report) -> Section:
             f"{number(float(exact.max()))}. Nobody has checked predictions beyond."
         )
     if report.intervals is not None:
-        row, level = figures.nearest_level(report.intervals, 0.9)
-        held = report.intervals.inside(report.exact)[row]
-        share = float(held.mean())
-        if share < level - 0.02:
+        _, level, share = _kept(report.intervals, report.exact)
+        if share < level - _AS_PROMISED:
             points.append(
                 f"Intervals: those of {promise(level)} hold {percent(share)} here, less than they promise. These "
                 "measures may be unlike those that the model was calibrated on."
@@ -463,10 +459,10 @@ def _weakest_fifth(report: Report) -> tuple[float, str]:
     return shares[worst], ("nearest", "second nearest", "middle", "second farthest", "farthest")[worst]
 
 
-def _kept(intervals: Intervals, exact: Float64[np.ndarray, " k"]) -> tuple[float, float]:
-    """The level nearest to 90 %, and the share of the pairs that lie within their intervals of that level."""
+def _kept(intervals: Intervals, exact: Float64[np.ndarray, " k"]) -> tuple[int, float, float]:
+    """Row and level nearest to 90 %, and the share of the pairs that lie within their intervals of that level."""
     row, level = figures.nearest_level(intervals, 0.9)
-    return level, float(intervals.coverage(exact)[row])
+    return row, level, float(intervals.coverage(exact)[row])
 
 
 def _leaning(errors: Float64[np.ndarray, " k"]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,11 +91,6 @@ class Side:
     unusualness: Float64[np.ndarray, " n"]
     sketched: tuple[Sketches, Int64[np.ndarray, " n"]] | None  # of those that differ, and which of them is whose
 
-    @cached_property
-    def digests(self) -> Int64[np.ndarray, " n"]:
-        """Of the measures; asked for only where vectors are equal."""
-        return self.measures.digests()
-
 
 @dataclass(frozen=True, eq=False)
 class Trust:
@@ -148,11 +142,11 @@ class Trust:
 
     def familiar(self, typical: Measures, vectors: Float[np.ndarray, "n dim"]) -> "Trust":
         """With unusualness told by these measures, which the encoder has not learned from."""
-        return replace(self, novelty=self.novelty.calibrated(self.place(typical), vectors.astype(np.float32)))
+        return replace(self, novelty=self.novelty.calibrated(self.place(typical), np.asarray(vectors, np.float32)))
 
     def unusualness(self, measures: Measures, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is."""
-        return self.novelty(self.place(measures), vectors.astype(np.float32))
+        return self.novelty(self.place(measures), np.asarray(vectors, np.float32))
 
     def calibrated(
         self,
@@ -356,7 +350,7 @@ class Trust:
         """Whether a[i] and b[j] are the same measure: vectors of one may differ by rounding, those of two be equal."""
         same = np.asarray(predicted <= _ROUNDED * self.scale)
         if same.any():
-            same[same] = a.digests[i[same]] == b.digests[j[same]]
+            same[same] = a.measures.digests()[i[same]] == b.measures.digests()[j[same]]
         return same
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MEAN = "mean predictor"
+FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
 _NEIGHBORS = 10
 _LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
 

@@ -109,8 +109,8 @@ class IntervalModel:
         offsets = np.concatenate([[0], np.cumsum(np.bincount(bin_of, minlength=bins))]).astype(np.int64)
         order = np.lexsort((scores, bin_of))
         members = np.array([len(np.unique(pairs[bin_of == row])) for row in range(bins)])
-        found = replace(self, edges=edges, scores=scores[order], offsets=offsets, members=members)
-        found = replace(found, measures=len(np.unique(pairs)))
+        of_bins = {"edges": edges, "scores": scores[order], "offsets": offsets, "members": members}
+        found = replace(self, **of_bins, measures=len(np.unique(pairs)))
         return replace(found, shared=_correlation(found.standard_scores(traits, predicted, exact), pairs))
 
     def _bins(self) -> list[Float64[np.ndarray, " scores"]]:

@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 
 from wembed.errors import SettingError, SolverError
 from wembed.measures import Measures
+from wembed.options import integral
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Listed, PairPlan, listed_pairs
@@ -80,7 +81,7 @@ def check_jobs(n_jobs: int) -> None:
     Raises:
         SettingError: zero.
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
+    if not integral(n_jobs) or n_jobs == 0:
         raise SettingError(f"n_jobs={n_jobs!r}; give a number of processes, or -1 for one a core")
 
 
