@@ -110,7 +110,7 @@ def million(embedder: Any, measures: Any, count: int) -> None:
         most, added, seconds = len(pairs), 0, 0.0
 
         def solved(self, *_: Any) -> Solved:
-            return Solved.divide(split, pairs, near.astype(np.float64), len(pairs), "stand-in")
+            return Solved.divide(split, measures, pairs, near.astype(np.float64), len(pairs), "stand-in")
 
     class Taught(Embedder):
         def _source(self, *_: Any, **__: Any) -> StandIn:

@@ -269,7 +269,7 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1)
     assert code == 0
-    assert "30 unseen measures (270 were learned from)" in err
+    assert "30 unseen measures (it has seen the other 270)" in err
     assert "recall@10, queries: 1" in err
 
 
@@ -281,7 +281,7 @@ def test_one_unseen_measure_among_learned_ones_is_refused(
     np.save(folder / "mostly-learned.npy", images[[*split.train[:3], split.test[0]]])
     code, _, err = run(capsys, "evaluate", fitted_run, folder / "mostly-learned.npy")
     assert code == 2
-    assert "3 of these 4 measures were learned from" in err
+    assert "the model has seen 3 of these 4 measures" in err
 
 
 def test_precompute_says_why_there_are_fewer_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,6 +329,10 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "no model": (("distance", folder, folder / "a.npy", folder / "a.npy"), "holds no model"),
         "no index": (("query", folder, folder / "a.npy"), "holds no index"),
         "no process": (("precompute", folder / "a.npy", *out, "--pairs", "all", "--jobs", 0), "--jobs 0; give"),
+        "no process for nothing": (
+            ("distance", fitted_run, folder / "a.npy", folder / "b.npy", "--jobs", 0),
+            "--jobs 0",
+        ),
         "no pair": (
             ("evaluate", fitted_run, folder / "digits.npy", "--pairs", 0),
             "--pairs 0; give a whole number of at least 1",
@@ -336,11 +340,15 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "no share": (("distance", fitted_run, folder / "a.npy", folder / "b.npy", "--interval", 1), "--interval 1.0;"),
         "too few to calibrate": (
             ("calibrate", fitted_run, saved("new.npy", np.roll(np.load(folder / "a.npy"), 1, axis=2))),
-            "3 measures that the model has not learned from are too few to calibrate on",
+            "3 measures, of which 0 were learned from and 0 repeat another, are too few to calibrate on: 3 are left",
         ),
         "picture": (
             ("evaluate", fitted_run, folder / "digits.npy", "--picture", folder / "x.xyz"),
             ".png, .svg or .pdf",
+        ),
+        "picture nowhere": (
+            ("evaluate", fitted_run, folder / "digits.npy", "--picture", folder / "no" / "x.png"),
+            "in a folder that is there",
         ),
         "suffix": (("embed", fitted_run, folder / "a.npy", "--out", folder / "v.txt"), ".npy"),
         "out is a file": (("precompute", folder / "a.npy", "--out", empty, "--pairs", "all"), "is a file"),
@@ -369,10 +377,12 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "no model",
         "no index",
         "no process",
+        "no process for nothing",
         "no pair",
         "no share",
         "too few to calibrate",
         "picture",
+        "picture nowhere",
         "suffix",
         "out is a file",
     ],

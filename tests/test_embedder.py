@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
 import wembed
-from wembed import Embedder, Measures, TrainingSettings
+from wembed import Embedder, Measures, SettingError, TrainingSettings
 from wembed import embedder as embedder_module
 from wembed.learning import curve, evaluation
 
@@ -258,6 +258,40 @@ def test_rounds_take_pairs_of_ones_own_as_they_are(quick: TrainingSettings, tmp_
     assert [one.pairs for one in fitted.learning_curve_.rounds] == [60 * 59 // 2]
 
 
+def test_a_model_is_found_in_its_run_and_never_written_over_a_file(
+    fitted: Embedder, run_folder: Path, some_digits: Measures, tmp_path: Path
+) -> None:
+    np.testing.assert_array_equal(wembed.load(run_folder).transform(some_digits[:3]), fitted.transform(some_digits[:3]))
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    with pytest.raises(SettingError, match=r"notes\.txt is a file; give a folder"):
+        fitted.save(file)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("given", ["drawn", "all"])
+def test_measures_that_come_often_are_learned_from_once(
+    some_digits: Measures, quick: wembed.TrainingSettings, tmp_path: Path, given: str
+) -> None:
+    often = some_digits[[*range(60), *range(30)]]
+    settings = {"pairs": 400, "training": quick, "n_jobs": 1, "references": 0, "encoder": "quantiles"}
+
+    def fit(measures: Measures, name: str) -> Embedder:
+        if given == "drawn":
+            return Embedder(**settings).fit(measures)
+        return Embedder(**settings).fit(measures, distances=wembed.precompute(measures, tmp_path / name, "all"))
+
+    once, again = fit(some_digits[:60], "once"), fit(often, "often")
+    for name, part in once.split_.parts().items():
+        np.testing.assert_array_equal(again.split_.parts()[name], part)
+    if given == "drawn":
+        np.testing.assert_array_equal(once.transform(some_digits[:60]), again.transform(some_digits[:60]))
+    else:
+        assert again.pairs_used_["train"] > once.pairs_used_["train"]  # pairs with a copy count as pairs with the first
+    fresh = again.unseen(often)
+    assert len(fresh) == np.isin(often.digests(), some_digits[once.split_.test].digests()).sum()
+
+
 def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     loaded = wembed.load(tmp_path / "model")
@@ -270,7 +304,7 @@ def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: 
     assert len(loaded.unseen(some_digits[:100])) == len(fresh)
     other = Measures.concatenate([some_digits[fitted.split_.train[:3]], clouds(5, 2)])
     assert loaded.unseen(other).fingerprint == other[3:].fingerprint
-    with pytest.raises(wembed.SettingError, match="fitted on all of the 4 measures"):
+    with pytest.raises(wembed.SettingError, match="fitted to or calibrated on all of the 4 measures"):
         loaded.unseen(some_digits[fitted.split_.train[:4]])
     (weights,) = (tmp_path / "model").glob("weights-*.safetensors")
     assert {file.name for file in (tmp_path / "model").iterdir()} == {"model.json", weights.name}
@@ -361,13 +395,20 @@ def test_a_cost_matrix_means_the_same_on_another_processor(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("points", [np.zeros((1, 2)), np.zeros((3, 2)), np.array([[0.0, 0.0], [1.0, 0.0]])])
-def test_a_collection_of_one_measure_over_and_over_gives_finite_vectors(points: np.ndarray) -> None:
-    same = Measures.from_point_clouds([points] * 30)
+def test_a_collection_at_distance_0_of_itself_gives_finite_vectors(points: np.ndarray) -> None:
+    alike = [(np.concatenate([points[:1].repeat(k, axis=0), points]), [1 / k] * k) for k in range(1, 31)]
+    same = Measures.from_point_clouds([p for p, _ in alike], [np.array([*w, *[1] * len(points)]) for _, w in alike])
+    assert len(np.unique(same.digests())) == 30  # one atom in ever more parts
     embedder = Embedder(dim=8, pairs=100, training=TrainingSettings(steps=5), n_jobs=1).fit(same)
-    assert not embedder.pairwise(same).any()
+    np.testing.assert_allclose(embedder.pairwise(same), 0, atol=1e-12)
     other = Measures.from_point_clouds([np.random.default_rng(0).normal(size=(9, 2))])
     with pytest.warns(wembed.UnusualWarning, match="1 of 1 measures is unlike those"):
         assert np.isfinite(embedder.transform(other)).all()
+
+
+def test_a_collection_of_one_measure_over_and_over_is_refused() -> None:
+    with pytest.raises(SettingError, match="1 measures, without 29 that repeat one of them, are too few"):
+        Embedder(pairs=100, n_jobs=1).fit(clouds(1, 2)[[0] * 30])
 
 
 def test_twenty_measures_are_enough(tmp_path: Path) -> None:

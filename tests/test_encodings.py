@@ -134,7 +134,8 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
 
 @pytest.mark.parametrize("dim", [2, 5])
 def test_measures_that_are_all_the_same_are_no_distance_apart(dim: int) -> None:
-    same = Measures.from_point_clouds([np.arange(3.0 * dim).reshape(3, dim)] * 40)
+    points = np.arange(3.0 * dim).reshape(3, dim)
+    same = Measures.from_point_clouds([points[[*range(3)] * k] for k in range(1, 41)])  # the atoms in ever more parts
     embedder = Embedder(pairs=300, training=TrainingSettings(steps=5), n_jobs=1).fit(same)
     assert embedder.encoder_ != "linear"
     np.testing.assert_allclose(embedder.pairwise(same), 0, atol=1e-5)

@@ -97,7 +97,7 @@ def test_linear_ot_is_exact_for_translates() -> None:
 
 
 def test_recall_is_looked_for_among_a_bounded_number(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
-    report = wembed.evaluate(fitted, some_digits, pairs=3, queries=2, candidates=25)
+    report = wembed.evaluate(fitted, fitted.unseen(some_digits), pairs=3, queries=2, candidates=25)
     assert (report.queries, report.candidates) == (2, 25)
     assert report.errors[MEAN].recall_at_10 == pytest.approx(10 / 24)
 
@@ -109,12 +109,12 @@ def test_counts_below_the_least_are_refused(
     with pytest.raises(
         wembed.SettingError, match="{}={}; give a whole number of at least".format(*next(iter(wrong.items())))
     ):
-        wembed.evaluate(fitted, some_digits[:20], **wrong)
+        wembed.evaluate(fitted, fitted.unseen(some_digits)[:20], **wrong)
 
 
 def test_one_measure_cannot_be_evaluated(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
     with pytest.raises(wembed.SettingError, match="at least two"):
-        wembed.evaluate(fitted, some_digits[[0]])
+        wembed.evaluate(fitted, fitted.unseen(some_digits)[[0]])
 
 
 def test_an_exact_embedding_finds_all_neighbours_among_drawn_candidates() -> None:
@@ -135,7 +135,7 @@ def test_an_exact_embedding_finds_all_neighbours_among_drawn_candidates() -> Non
 def test_coverage_is_the_share_of_the_pairs_within_and_stands_in_the_numbers(
     fitted: wembed.Embedder, some_digits: wembed.Measures
 ) -> None:
-    report = wembed.evaluate(fitted, some_digits[:12], pairs=10, queries=1, n_jobs=1)
+    report = wembed.evaluate(fitted, fitted.unseen(some_digits)[:12], pairs=10, queries=1, n_jobs=1)
     lower = np.stack([report.exact + np.repeat([1, 0], 5), report.exact - 1])
     intervals = Intervals((0.5, 0.9), lower, np.stack([report.exact + 2, report.exact]))
     np.testing.assert_array_equal(intervals.coverage(report.exact), [0.5, 1.0])
@@ -145,7 +145,8 @@ def test_coverage_is_the_share_of_the_pairs_within_and_stands_in_the_numbers(
 
 
 def test_a_report_says_which_measures_it_is_of(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
-    report = wembed.evaluate(fitted, some_digits[:40], pairs=15, queries=2, candidates=25, seed=3, n_jobs=1)
+    some_digits = fitted.unseen(some_digits)
+    report = wembed.evaluate(fitted, some_digits, pairs=15, queries=2, candidates=25, seed=3, n_jobs=1)
     left, right = (some_digits[report.asked[:, side]] for side in (0, 1))
     np.testing.assert_allclose(report.predicted, fitted.distance(left, right), rtol=1e-5)
     np.testing.assert_array_equal(report.exact, wembed.exact_distances(some_digits, report.asked, n_jobs=1))

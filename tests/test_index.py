@@ -184,3 +184,11 @@ def test_impossible_queries_are_refused(
 ) -> None:
     with pytest.raises(wembed.SettingError, match=said):
         index.query(some_digits[:1], k=k, rerank=rerank)
+
+
+def test_an_index_of_nothing_is_refused_and_one_of_something_says_what_it_is(
+    fitted: wembed.Embedder, some_digits: wembed.Measures
+) -> None:
+    with pytest.raises(wembed.SettingError, match="an index of no measures"):
+        wembed.Index(fitted, some_digits[:0])
+    assert repr(wembed.Index(fitted, some_digits[:7])) == f"Index(7 measures, {fitted.dim_} numbers a vector)"

@@ -134,7 +134,7 @@ def test_too_few_calibration_pairs_promise_no_high_level() -> None:
     few = IntervalModel.fit(*made_up(rng, 50)).calibrated(*made_up(rng, 30), apart(30))
     few.interval(0.9, *made_up(rng, 5)[:2])
     assert few.highest_level == pytest.approx(1 - 2 / 31)
-    with pytest.raises(SettingError, match=r"too high a share for 60 calibration measures.* at most 0\.935"):
+    with pytest.raises(SettingError, match=r"too high a share for a model calibrated on 60 measures.* at most 0\.935"):
         few.interval(0.99, *made_up(rng, 5)[:2])
 
 

@@ -113,8 +113,12 @@ def test_doodles_and_noise_are_warned_of_and_digits_are_not(fitted: Embedder, so
     fitted.transform(unseen)  # a warning would be an error here
     rng = np.random.default_rng(0)
     noise = Measures.from_images(rng.random((5, 28, 28)))
-    with pytest.warns(wembed.UnusualWarning, match="5 of 5 measures are unlike those"):
+    with pytest.warns(wembed.UnusualWarning, match="5 of 5 measures are unlike those") as caught:
         fitted.transform(noise)
+    assert caught[0].filename == __file__
+    with pytest.warns(wembed.UnusualWarning) as caught:
+        fitted.distance(noise, noise)
+    assert caught[0].filename == __file__
     assert fitted.unusualness(noise).min() > 2 > fitted.unusualness(unseen).max()
     squeezed = Measures.from_point_clouds([m.support * 0.5 for m in unseen], [m.weights for m in unseen])
     with pytest.warns(wembed.UnusualWarning):

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import generators
 
-from wembed import SettingError, Split
+from wembed import Measures, SettingError, Split
 from wembed.transport.pairs import (
     CLIQUE,
     Cliques,
@@ -312,6 +312,20 @@ def test_too_few_measures_are_told_how_many_are_enough_and_that_many_are(count, 
 def test_a_handful_of_measures_cannot_be_split(count):
     with pytest.raises(SettingError, match=f"{count} measures are too few"):
         Split.draw(count)
+
+
+def test_of_equal_measures_only_the_first_is_in_a_part():
+    points = np.random.default_rng(0).normal(size=(60, 5, 2))
+    order = np.concatenate([np.arange(60), np.arange(0, 60, 2), [0] * 10])
+    measures = Measures.from_point_clouds(list(points[order]))
+    split = Split.of(measures, seed=3)
+    for name, part in Split.draw(60, seed=3).parts().items():
+        np.testing.assert_array_equal(split.parts()[name], part)  # the others come after them
+    turned = Split.of(measures[np.arange(100)[::-1]], seed=3)
+    named = order[::-1][np.concatenate(list(turned.parts().values()))]
+    assert sorted(named) == list(range(60))
+    with pytest.raises(SettingError, match="1 measures, without 99 that repeat one of them, are too few"):
+        Split.of(measures[[0] * 100])
 
 
 def test_random_pairs_can_be_drawn_in_place_of_cliques():

@@ -105,7 +105,7 @@ def test_listed_pairs_are_stored_in_their_order(measures, tmp_path):
 
 def test_drawn_pairs_never_cross_the_split_they_were_drawn_in(measures, tmp_path):
     store = precompute(measures, tmp_path, 300, n_jobs=1, seed=4)
-    split = stored_split(store, seed=99)
+    split = stored_split(store, measures, seed=99)
     assert split.train.tolist() == Split.draw(40, seed=4).train.tolist()
     part_of = np.empty(40, dtype=int)
     for k, part in enumerate(split.parts().values()):
@@ -116,15 +116,16 @@ def test_drawn_pairs_never_cross_the_split_they_were_drawn_in(measures, tmp_path
 
 def test_the_shares_of_the_split_are_kept_with_the_store(measures, tmp_path):
     store = precompute(measures, tmp_path, 300, n_jobs=1, validation=0.25, test=0.3)
-    split = stored_split(DistanceStore(tmp_path), seed=0)
+    split = stored_split(DistanceStore(tmp_path), measures, seed=0)
     assert (len(split.validation), len(split.test)) == (10, 12)
-    assert stored_split(store, seed=7).test.tolist() == split.test.tolist()
+    assert stored_split(store, measures, seed=7).test.tolist() == split.test.tolist()
 
 
 def test_a_store_of_listed_pairs_gets_the_split_that_is_asked_for(measures, tmp_path):
     store = precompute(measures, tmp_path, [(0, 1)], n_jobs=1)
     assert (
-        stored_split(store, 3, 0.2, 0.2).test.tolist() == Split.draw(40, validation=0.2, test=0.2, seed=3).test.tolist()
+        stored_split(store, measures, 3, 0.2, 0.2).test.tolist()
+        == Split.draw(40, validation=0.2, test=0.2, seed=3).test.tolist()
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
-from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
+from wembed.errors import ReadError, SeenWarning, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
@@ -53,7 +53,15 @@ Metric = Annotated[
     ),
 ]
 Order = Annotated[float, typer.Option(help="p of W_p.")]
-Jobs = Annotated[int, typer.Option(help="Processes for exact solves; -1 for one a core.")]
+
+
+def _jobs(value: int) -> int:
+    if value == 0:
+        raise SettingError("n_jobs=0; give a number of processes, or -1 for one a core")
+    return value
+
+
+Jobs = Annotated[int, typer.Option(callback=_jobs, help="Processes for exact solves; -1 for one a core.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the split, the pairs and the training.")]
 Pairs = Annotated[
     str,
@@ -205,6 +213,9 @@ def fit(
         report = evaluate(embedder, unseen, seed=seed, distances=store, n_jobs=jobs, progress=show)
     embedder.save(out / "model")
     _table(report)
+    known = sum(len(part) for part in embedder.split_.parts().values())
+    if known < len(measures):
+        _say(f"{len(measures) - known:,} of {len(measures):,} measures equal another and were left out")
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     _promise(embedder, out)
@@ -222,13 +233,15 @@ def calibrate(
 ) -> None:
     """Set the intervals of a model by those measures of the data that it has not learned from.
 
-    In place of its own calibration measures: give it more of them, or measures like those that it is to be asked about.
-    Evaluate on others.
+    In place of those that they were calibrated on: give it more of them, or measures like those that it is to be asked
+    about. What it is calibrated on is left out when it is evaluated.
     """
+    from wembed.saved import model_folder
+
     embedder = _load(model)
     embedder.n_jobs = jobs
     embedder.calibrate(_read(data, support), pairs, seed)
-    embedder.save(_model(model))
+    embedder.save(model_folder(model))
     _promise(embedder, model)
 
 
@@ -252,7 +265,7 @@ def evaluate(
     seed: Seed = 0,
     support: Support = None,
 ) -> None:
-    """Report the errors of a model on those measures of the data that it was not fitted on."""
+    """Report the errors of a model on those measures of the data that it was not fitted to or calibrated on."""
     import numpy as np
 
     from wembed.embedder import evaluate as run
@@ -260,8 +273,8 @@ def evaluate(
     from wembed.progress import bar
     from wembed.report import check_page, write_report
 
-    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
-        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf")
+    if picture is not None and (picture.suffix not in (".png", ".svg", ".pdf") or not picture.parent.is_dir()):
+        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf, in a folder that is there")
     if html is not None:
         check_page(html)
     elif labels is not None:
@@ -271,8 +284,8 @@ def evaluate(
     unseen = embedder.unseen(measures)
     if len(unseen) == 1 < len(measures):
         raise SettingError(
-            f"{len(measures) - 1} of these {len(measures)} measures were learned from, and the one that is left makes "
-            "no pair; give at least two that are new to the model"
+            f"the model has seen {len(measures) - 1} of these {len(measures)} measures, and the one that is left makes "
+            "no pair; give at least two that are new to it"
         )
     with bar(True, "unseen measures", unit="pairs") as show:
         report = run(embedder, unseen, pairs, seed, queries=queries, n_jobs=jobs, progress=show)
@@ -280,7 +293,7 @@ def evaluate(
         print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:
         left = len(measures) - len(unseen)
-        _table(report, f"unseen measures ({left:,} were learned from)" if left else f"measures of {data}")
+        _table(report, f"unseen measures (it has seen the other {left:,})" if left else f"measures of {data}")
     if picture is not None:
         draw_scatter(report, picture)
     if html is not None:
@@ -309,7 +322,7 @@ def embed(
 @app.command()
 def distance(
     model: Model,
-    a: Annotated[Path, typer.Argument(help="Measures.")],
+    a: Annotated[Path, typer.Argument(help="Measures, or a single one.")],
     b: Annotated[Path, typer.Argument(help="As many measures as A holds, or a single one.")],
     exact: Annotated[bool, typer.Option("--exact", help="Solve the pairs exactly as well.")] = False,
     interval: Annotated[
@@ -330,7 +343,7 @@ def distance(
 ) -> None:
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
-    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the column `solved` says so,
+    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the column `solved` is 1,
     the interval, and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be
     relied on).
     """
@@ -458,7 +471,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    ours = issubclass(category, UnusualWarning)
+    ours = issubclass(category, (UnusualWarning, SeenWarning))
     _say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
 
@@ -485,10 +498,6 @@ def _labels(file: Path, count: int) -> Any:
     return names
 
 
-def _model(folder: Path) -> Path:
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
 def _promise(embedder: "Embedder", model: Path) -> None:
     """What intervals the model gives, and how sure they are."""
     from wembed.learning.evaluation import FEW_CALIBRATED, chance_of_coverage
@@ -509,7 +518,7 @@ def _promise(embedder: "Embedder", model: Path) -> None:
 def _load(model: Path) -> "Embedder":
     from wembed.embedder import load
 
-    embedder = load(_model(model))
+    embedder = load(model)
     embedder.verbose = True
     return embedder
 

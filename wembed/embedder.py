@@ -1,5 +1,6 @@
 """Embedder: ground cost, features and encoder as one estimator."""
 
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from jaxtyping import Float32, Float64
 from scipy.stats import binom
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wembed.errors import ArtifactError, MeasureError, NotFittedError, SettingError, UnusualWarning
+from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError, UnusualWarning
 from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
@@ -27,7 +28,7 @@ from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
 from wembed.progress import bar
-from wembed.saved import read_model, write_model
+from wembed.saved import model_folder, read_model, write_model
 from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
 from wembed.transport.bounds import Bounds
 from wembed.transport.costs import GroundCost
@@ -53,6 +54,7 @@ _REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is 
 _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
+_WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -90,7 +92,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     Attributes:
         encoder_: the encoder that was taken.
         dim_: length of the vectors.
-        split_: which measures were for training, validation, test and calibration.
+        split_: which measures were for training, validation, test and calibration; one that equals an earlier one is in
+            none of them.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
         history_: validation error (root mean square, in data units) by training step; empty where nothing learned was
             kept.
@@ -189,6 +192,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._trust = self._trusted(measures, solved)
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
+        self._calibrated_on = self._digests[self.split_.calibration]
         self._fitted = self.get_params(deep=False)
         return self
 
@@ -266,7 +270,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         meant to keep the promise in the mean over models, without a proof; benchmarks/trust.py prints how nearly it
         was kept in each. It is also why a high share takes many calibration measures. Nothing is promised for one
         particular pair, for the pairs of one particular measure, for distances chosen because they are small, or for
-        measures unlike those learned from.
+        measures unlike those learned from. Of pairs predicted nearer than 199 of 200 calibration pairs, such as a
+        measure and a copy with a little noise, next to nothing is known: their interval begins at 0, or at the
+        certified bound where references are used, and a tolerance has them solved.
 
         Args:
             a: measures.
@@ -376,13 +382,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             with bar(self.verbose, "references", unit="measures") as show:
                 sides.append(self._trust.side(one, vectors, True, self.n_jobs, show))
         left, right = sides
-        return self._trust.bounds(left, right, np.arange(len(a)), np.arange(len(a)))
+        every = np.arange(len(a))
+        return self._trust.bounds(left, right, every, every)
 
     def calibrate(self, measures: Measures, pairs: int = 4_000, seed: int = 0) -> "Embedder":
         """Set the intervals by measures that the model has not seen, in place of those of the fit.
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
-        solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again.
+        solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again;
+        the calibration measures of the fit may be among them.
         What intervals promise, they promise for measures like these; to see whether it is kept, evaluate on others.
 
         Raises:
@@ -392,14 +400,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         whole("pairs", pairs, _FEWEST_PAIRS)
         whole("seed", seed)
-        fresh = self.unseen(measures)
-        _, distinct = np.unique(fresh.digests(), return_index=True)  # one that comes twice tells no more than once
-        if len(distinct) < len(fresh):
-            fresh = fresh[np.sort(distinct)]
+        self._check_fitted()
+        self._encoding.check(measures)
+        distinct = np.unique(measures.first_alike())  # one that comes twice tells no more than once
+        fresh = measures[distinct[~np.isin(measures.digests()[distinct], self._learned_from)]]
         if len(fresh) < _FEWEST_MEASURES:
+            repeats, learned = len(measures) - len(distinct), len(distinct) - len(fresh)
             raise SettingError(
-                f"{len(fresh)} measures that the model has not learned from are too few to calibrate on; give at least "
-                f"{_FEWEST_MEASURES} of them, and for intervals that vary little {2 * FEW_CALIBRATED}"
+                f"{len(measures)} measures, of which {learned} were learned from and {repeats} repeat another, are too "
+                f"few to calibrate on: {len(fresh)} are left. Give at least {_FEWEST_MEASURES} that differ and are new "
+                f"to the model, and for intervals that vary little {2 * FEW_CALIBRATED}"
             )
         order = np.random.default_rng(seed).permutation(len(fresh))
         halves: list[tuple[np.ndarray, np.ndarray]] = []
@@ -414,27 +424,35 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not trust.highest_level:
             raise SettingError("nearly all of these measures are at distance 0 of each other; give some that differ")
         self._trust = trust
+        self._calibrated_on = fresh.digests().copy()
         if self.errors_ is not None:  # the intervals that these tell of are gone
             self.errors_ = {name: value for name, value in self.errors_.items() if name != "coverage"}
         return self
 
     def unseen(self, measures: Measures) -> Measures:
-        """The measures whose content is in no part of the collection of `fit` but that for test.
+        """The measures that the model was neither fitted to nor calibrated on, those for test of `fit` among them.
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: all of them were learned from.
+            SettingError: there are none.
         """
         self._check_fitted()
         self._encoding.check(measures)
-        parts = (self.split_.train, self.split_.validation, self.split_.calibration)
-        learned = self._digests[np.concatenate(parts)]
-        fresh = np.flatnonzero(~np.isin(measures.digests(), learned))
+        fresh = np.flatnonzero(~self._has_seen(measures))
         if len(fresh) == 0:
             raise SettingError(
-                f"the model was fitted on all of the {len(measures)} measures; give some it has not seen"
+                f"the model was fitted to or calibrated on all of the {len(measures)} measures; give some it has not "
+                "seen"
             )
         return measures if len(fresh) == len(measures) else measures[fresh]
+
+    def _has_seen(self, measures: Measures) -> np.ndarray:
+        return np.asarray(np.isin(measures.digests(), np.concatenate([self._learned_from, self._calibrated_on])))
+
+    @property
+    def _learned_from(self) -> np.ndarray:
+        """Digests of the measures that training or the choice of what was learned has seen."""
+        return np.asarray(self._digests[np.concatenate([self.split_.train, self.split_.validation])])
 
     @property
     def trust(self) -> Trust:
@@ -457,6 +475,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Raises:
             NotFittedError: before `fit`.
             ArtifactError: the folder holds a model.json that is not a model's.
+            SettingError: it is a file.
         """
         self._check_fitted()
         tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
@@ -467,6 +486,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         }
         tensors |= trusted
         tensors["digests"] = torch.from_numpy(self._digests)
+        tensors["calibrated_on"] = torch.from_numpy(self._calibrated_on)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
         settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training", "verbose")}
@@ -500,7 +520,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         whole("random_state", self.random_state, also=", so that a fit can be repeated")
         check_jobs(self.n_jobs)
-        self._draw().split(len(measures))
+        self._draw().split(measures)
         if not (isinstance(self.references, str) and self.references == "auto"):
             whole("references", self.references, also=", or 'auto'")
         if self.references and not isinstance(self.metric, str):
@@ -666,13 +686,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
         if together or strange:
             many = rare if together else strange
-            warnings.warn(
+            _warn(
                 f"{many:,} of {len(unusualness):,} measures {'is' if many == 1 else 'are'} unlike those that the model "
                 f"learned from, most of all number {int(unusualness.argmax())} with an unusualness of "
                 f"{unusualness.max():.2g}, where 1 in {1 / _RARE:.0f} usual ones is above 1; their distances may be "
                 "further off than the errors of the model say",
                 UnusualWarning,
-                stacklevel=3,
             )
 
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
@@ -713,14 +732,14 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
     """The Embedder that `save` wrote. Nothing in the folder is executed.
 
     Args:
-        folder: where the model lies.
+        folder: where the model lies, or the run of `wembed fit` that it is in.
         device: a torch device; without it the one of the fit, or the CPU where that is not there.
 
     Raises:
         ReadError: there is no model in the folder.
         ArtifactError: the model is damaged or of another format.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     description, tensors = read_model(folder)
     try:
         embedder = _restored(description, tensors)
@@ -730,6 +749,14 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
     embedder.device = device or (embedder.device if _there(embedder.device) else "cpu")
     return embedder
+
+
+def _warn(sentence: str, category: type[Warning]) -> None:
+    """A warning that points at the line that called wembed."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _WRAPPERS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(sentence, category, stacklevel=level)
 
 
 def _there(device: str) -> bool:
@@ -767,6 +794,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder.pairs_used_ = description["pairs_used"]
     embedder.errors_ = description["errors_on_unseen"]
     embedder._digests = tensors["digests"].numpy()
+    embedder._calibrated_on = tensors["calibrated_on"].numpy()
     embedder._trust = Trust.restored(
         cost,
         encoding.placed,
@@ -805,7 +833,8 @@ def evaluate(
         n_jobs: processes for the exact solves, or -1 for one a core.
         progress: called with the pairs solved and the pairs in all.
 
-    Where the pairs are many for their measures, intervals are those by way of the references, as for `pairwise`.
+    Where the pairs are many for their measures, intervals are those by way of the references, as for `pairwise`. Of
+    measures that the model was fitted to or calibrated on there is a warning (`SeenWarning`).
 
     Raises:
         NotFittedError: the Embedder has not been fitted.
@@ -817,6 +846,13 @@ def evaluate(
     embedder._check_fitted()
     embedder._encoding.check(measures)
     known = None if distances is None else embedder._solved_test_pairs(measures, distances)
+    seen = int(embedder._has_seen(measures).sum())
+    if seen:
+        _warn(
+            f"{seen:,} of {len(measures):,} measures are those that the model was fitted to or calibrated on, so its "
+            "errors on them tell little of others; embedder.unseen(measures) gives those that it has not seen",
+            SeenWarning,
+        )
     report = compare(
         embedder,
         measures,
@@ -842,6 +878,7 @@ def evaluate(
         if trust.highest_level >= _LEVELS[0]
         else None,
         unusualness=trust.unusualness(measures, vectors),
+        seen=seen,
     )
     embedder.errors_ = report.as_dict()
     return report

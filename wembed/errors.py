@@ -10,6 +10,7 @@ WembedError
 └── NotFittedError    (ValueError, AttributeError)  an Embedder that has not been fitted
 
 UnusualWarning          (UserWarning)   measures unlike those that a model learned from
+SeenWarning             (UserWarning)   an evaluation on measures that the model was fitted to or calibrated on
 """
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MeasureError",
     "NotFittedError",
     "ReadError",
+    "SeenWarning",
     "SettingError",
     "SolverError",
     "UnusualWarning",
@@ -59,3 +61,7 @@ class NotFittedError(WembedError, ValueError, AttributeError):
 
 class UnusualWarning(UserWarning):
     """Measures unlike those that a model learned from: their distances may be further off than its errors say."""
+
+
+class SeenWarning(UserWarning):
+    """An evaluation on measures that the model was fitted to or calibrated on: errors look smaller than they are."""

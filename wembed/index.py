@@ -60,13 +60,15 @@ class Index:
         vectors: the embedding of each measure; a memory map when loaded from a folder.
 
     Raises:
-        SettingError: something else than an Embedder.
+        SettingError: something else than an Embedder, or no measure.
         MeasureError: as `Embedder.transform`.
     """
 
     def __init__(self, embedder: Embedder, measures: Measures) -> None:
         if not isinstance(embedder, Embedder):
             raise SettingError(f"an index is made with a fitted Embedder, and this is a {type(embedder).__name__}")
+        if len(measures) == 0:
+            raise SettingError("an index of no measures finds none; give it at least one")
         self.embedder = embedder
         self.measures = measures
         self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
@@ -75,6 +77,9 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.measures)
+
+    def __repr__(self) -> str:
+        return f"Index({len(self):,} measures, {self.vectors.shape[1]:,} numbers a vector)"
 
     def query(
         self,

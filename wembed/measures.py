@@ -274,6 +274,11 @@ class Measures:
         """
         return self._digests
 
+    def first_alike(self) -> Int64[np.ndarray, " n"]:
+        """Of each measure the number of the first that equals it: its own, unless it has come before."""
+        _, first, place = np.unique(self.digests(), return_index=True, return_inverse=True)
+        return np.asarray(first[place], dtype=np.int64)
+
     @cached_property
     def _digests(self) -> Int64[np.ndarray, " n"]:
         hashes = np.empty(len(self), dtype=np.uint64)

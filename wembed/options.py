@@ -18,7 +18,8 @@ def whole(name: str, value: object, least: int = 0, *, also: str = "") -> int:
         SettingError: it is none.
     """
     if not integral(value) or not least <= int(value) < _MOST:  # type: ignore[call-overload]
-        raise SettingError(f"{name}={value!r}; give a whole number of at least {least}{also}")
+        below = " and below 2^63" if integral(value) and int(value) >= _MOST else ""  # type: ignore[call-overload]
+        raise SettingError(f"{name}={value!r}; give a whole number of at least {least}{below}{also}")
     return int(value)  # type: ignore[call-overload,no-any-return]
 
 

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from wembed.errors import ArtifactError, ReadError
+from wembed.errors import ArtifactError, ReadError, SettingError
 from wembed.transport.store import check_ours, write_atomically
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["model_folder", "read_model", "write_model"]
 
-_FORMAT = 8
+_FORMAT = 9
 _PACKAGES = ("wembed", "torch", "pot", "numpy", "scipy")
+
+
+def model_folder(folder: "str | Path") -> Path:
+    """The folder itself, or the model in it where it is a run of `wembed fit`."""
+    folder = Path(folder)
+    return folder / "model" if (folder / "model" / "model.json").is_file() else folder
 
 
 def write_model(folder: Path, description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
@@ -23,9 +29,12 @@ def write_model(folder: Path, description: dict[str, Any], tensors: dict[str, to
 
     Raises:
         ArtifactError: the folder holds a model.json that is not a model's.
+        SettingError: it is a file.
     """
     from safetensors.torch import save  # imported late: most of wembed writes no weights
 
+    if folder.exists() and not folder.is_dir():
+        raise SettingError(f"{folder} is a file; give a folder for the model")
     check_ours(folder / "model.json", "model")
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.contiguous() for name, tensor in tensors.items()})

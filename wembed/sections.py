@@ -66,8 +66,9 @@ def verdict(report: Report) -> Section:
         else f" Of the ten nearest neighbours of a measure, it finds {10 * own.recall_at_10:.1f} on average "
         f"(recall@10 {own.recall_at_10:.3f}, {report.queries} queries among {report.candidates:,} measures)."
     )
+    which = "measures" if report.seen else "unseen measures"
     sentence = (
-        f"On {report.pairs:,} pairs of {report.measures:,} unseen measures, a predicted distance is off by "
+        f"On {report.pairs:,} pairs of {report.measures:,} {which}, a predicted distance is off by "
         f"{percent(own.relative_error)} on average; 98 of 100 predictions lie between {own.ratio_p01:.3f} and "
         f"{own.ratio_p99:.3f} times the exact distance.{found}"
     )
@@ -349,6 +350,11 @@ def doubts(report: Report) -> Section:
     own = report.errors["wembed"]
     exact, errors = figures.relative_errors(report)
     points = []
+    if report.seen:
+        points.append(
+            f"Measures it knows: the model was fitted to or calibrated on {report.seen:,} of these "
+            f"{report.measures:,}. On measures that are new to it, errors are larger than this page says."
+        )
     if len(exact) >= 5:
         near, *rest = _fifths(exact, errors)
         others = float(np.mean(rest))

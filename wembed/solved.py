@@ -36,9 +36,9 @@ class Draw:
     test: float
     calibration: float
 
-    def split(self, count: int) -> Split:
-        """The split of so many measures."""
-        return Split.draw(count, **asdict(self))
+    def split(self, measures: Measures) -> Split:
+        """The split of these measures."""
+        return Split.of(measures, **asdict(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +68,21 @@ class Solved:
     digest: str
 
     @classmethod
-    def divide(cls, split: Split, pairs: np.ndarray, distances: np.ndarray, total: int, digest: str) -> "Solved":
-        """Find the part of each pair.
+    def divide(
+        cls, split: Split, measures: Measures, pairs: np.ndarray, distances: np.ndarray, total: int, digest: str
+    ) -> "Solved":
+        """Find the part of each pair; of equal measures each stands for the first.
 
         Raises:
             SettingError: no pair lies within the train part, or none within the validation part.
         """
-        count = sum(len(part) for part in split.parts().values())
+        pairs = np.sort(measures.first_alike()[pairs], axis=1)
+        apart = pairs[:, 0] != pairs[:, 1]
         chosen = {}
         for name, members in split.parts().items():
-            inside = np.zeros(count, dtype=bool)
+            inside = np.zeros(len(measures), dtype=bool)
             inside[members] = True
-            chosen[name] = inside[pairs].all(axis=1)
+            chosen[name] = inside[pairs].all(axis=1) & apart
             if name in ("train", "validation") and not chosen[name].any():
                 raise SettingError(
                     f"no pair lies within the {len(members)} {name} measures; solve more pairs, or leave the choice of "
@@ -141,7 +144,7 @@ class Drawn:
 
     def __init__(self, measures: Measures, cost: GroundCost, draw: Draw, n_jobs: int) -> None:
         self.measures, self.cost, self.seed, self.n_jobs = measures, cost, draw.seed, n_jobs
-        self.split = draw.split(len(measures))
+        self.split = draw.split(measures)
         self.most, self.added, self.seconds = _most(self.split), 0, 0.0
         self._asked, self._rounds = 0, list[PairPlan]()
         self._pairs, self._distances = np.empty((0, 2), dtype=np.int64), np.empty(0)
@@ -164,7 +167,7 @@ class Drawn:
             self._distances = np.concatenate([self._distances, distances])
         digest = hashlib.sha256(self._pairs.tobytes() + self._distances.tobytes()).hexdigest()
         total = sum(map(len, self._rounds))
-        return Solved.divide(self.split, self._pairs, self._distances, total, digest)
+        return Solved.divide(self.split, self.measures, self._pairs, self._distances, total, digest)
 
 
 class Given:
@@ -194,9 +197,9 @@ class Given:
                 f"{store.path} holds {len(store):,} of {store.manifest['pairs']:,} pairs; run the same precompute "
                 "again: it goes on from there"
             )
-        split = stored_split(store, **asdict(self.draw))
+        split = stored_split(store, self.measures, **asdict(self.draw))
         pairs_there, distances, digest = store.read()
-        return Solved.divide(split, pairs_there, distances, len(store), digest)
+        return Solved.divide(split, self.measures, pairs_there, distances, len(store), digest)
 
 
 class Kept:
@@ -206,7 +209,7 @@ class Kept:
         self.path, self.measures, self.cost, self.draw, self.n_jobs = path, measures, cost, draw, n_jobs
         self.settings = stored_settings(path) or {"pairs": 0, **asdict(draw)}
         grows = isinstance(self.settings["pairs"], int)
-        self.most = _most(self._drawn_again().split(len(measures))) if grows else len(DistanceStore(path))
+        self.most = _most(self._drawn_again().split(measures)) if grows else len(DistanceStore(path))
         self.added, self.seconds = 0, 0.0
 
     def solved(self, pairs: int, progress: Progress | None = None) -> Solved:

@@ -21,11 +21,12 @@ from wembed.transport.parallel import Progress, exact_distances
 __all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
 
 UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
-_EQUAL = 1e-9  # share of the mean distance up to which measures are equal
+_EQUAL = 1e-9  # share of the mean distance up to which measures are equal, and of a distance up to which it is certain
 _ROUNDED = 1e-3  # share of it that vectors of one measure, from different batches, are closer than
 _LEVEL = 0.9
 _PAIRS = 1 << 18  # answered in one go
 _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals begin to make sense from
+_SCARCE = 0.005  # share of the calibration pairs, predicted nearest, up to which too few tell how far off these are
 
 Vectors = Float32[np.ndarray, "n dim"]
 Encode = Callable[[Measures], np.ndarray]
@@ -46,7 +47,7 @@ class Distances:
         exact: whether it was solved, or is that of a measure to itself.
         unusualness: of the more unusual of the two measures: 0 is typical of unseen measures like the training ones, 1
             the most unusual hundredth of them, and from 2.5 on there is a warning.
-        solved: pairs that were solved; a symmetric matrix shows each twice.
+        solved: pairs that were solved; a symmetric matrix shows each twice, and equal pairs are solved once.
     """
 
     predicted: Float64[np.ndarray, "*shape"]
@@ -102,6 +103,7 @@ class Trust:
         plain: intervals from vectors alone; None without calibration.
         refined: intervals from bounds as well.
         scale: mean distance of the calibration pairs.
+        reach: predicted distance below which there are next to no calibration pairs.
         place: puts measures into the coordinates in which their shape is looked at.
     """
 
@@ -111,6 +113,7 @@ class Trust:
     plain: IntervalModel | None = None
     refined: IntervalModel | None = None
     scale: float = 1.0
+    reach: float = 0.0
 
     @classmethod
     def build(
@@ -171,7 +174,9 @@ class Trust:
         used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
         own = measures[used]
         side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
-        scaled = replace(self, scale=float(shown[1][1].mean()))
+        told = distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0]))
+        reach = float(np.sort(told)[int(_SCARCE * len(told))])
+        scaled = replace(self, scale=float(shown[1][1].mean()), reach=reach)
 
         def model(*, refine: bool) -> IntervalModel:
             known = []
@@ -198,8 +203,8 @@ class Trust:
         self._check_references(refine)
         sketched = None
         if refine and self.sketcher:
-            _, first, whose = np.unique(measures.digests(), return_index=True, return_inverse=True)
-            sketched = self.sketcher(measures[first], n_jobs, progress), whose
+            distinct, whose = np.unique(measures.first_alike(), return_inverse=True)
+            sketched = self.sketcher(measures[distinct], n_jobs, progress), whose
         return Side(measures, vectors, self.unusualness(measures, vectors), sketched)
 
     def refines(self, pairs: int, sides: Sequence[Measures], refine: bool | None) -> bool:
@@ -217,8 +222,9 @@ class Trust:
         model = self._intervals(refine=refine)
         predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
         same = self._same(predicted, a, b, i, j)
-        lower, upper = _ends(*model.interval(level, traits, predicted), same, bounds)
-        estimate = np.clip(model.estimate(traits, predicted), lower, upper)
+        lower, upper = _ends(*self._interval(model, level, traits, predicted), same, bounds)
+        corrected = np.where(predicted < self.reach, predicted, model.estimate(traits, predicted))
+        estimate = np.clip(corrected, lower, upper)
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
         return Distances(predicted, estimate, lower, upper, same, unusual)
 
@@ -254,7 +260,7 @@ class Trust:
         same = self._same(predicted, side, side, i, j)
         ends = np.empty((len(possible), 2, len(i)))
         for row, level in enumerate(possible):
-            ends[row] = _ends(*model.interval(level, traits, predicted), same, bounds)
+            ends[row] = _ends(*self._interval(model, level, traits, predicted), same, bounds)
         return Intervals(possible, ends[:, 0], ends[:, 1], refine)
 
     def chance_below(
@@ -324,6 +330,7 @@ class Trust:
         """Certified bounds; both sides have sketches."""
         sketcher, places = self._sketches(a, b, i, j)
         upper = sketcher.upper(*places).min(axis=1)
+        upper[a.measures.digests()[i] == b.measures.digests()[j]] = 0.0
         return Bounds(np.minimum(self.lower(a, b, i, j), upper), upper)
 
     def _known(
@@ -338,11 +345,23 @@ class Trust:
         sketcher, places = self._sketches(a, b, i, j)
         upper, lower = sketcher.upper(*places), sketcher.lower(*places)
         least = _EQUAL * self.scale
-        ratios = np.log((upper + least) / (predicted + least)[:, None])
-        below = np.log((lower + least) / (predicted + least))[:, None]
+        within = np.maximum(predicted, self.reach) + least
+        ratios = np.log((upper + least) / within[:, None])
+        below = np.log((lower + least) / within)[:, None]
         nearest = upper.min(axis=1)
         traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
         return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
+
+    def _interval(
+        self, model: IntervalModel, level: float, traits: Float64[np.ndarray, "k traits"], predicted: np.ndarray
+    ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+        """Lower and upper end.
+
+        Of a pair predicted nearer than calibration pairs are, such as a measure and a copy with a little noise, no more
+        is believed than that it is no farther apart than pairs predicted at the reach.
+        """
+        lower, upper = model.interval(level, traits, np.maximum(predicted, self.reach))
+        return np.where(predicted < self.reach, 0.0, lower), upper
 
     def _same(
         self, predicted: Float64[np.ndarray, " k"], a: Side, b: Side, i: np.ndarray, j: np.ndarray
@@ -355,7 +374,7 @@ class Trust:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
-        parts: dict[str, Any] = {"novelty": vars(self.novelty), "distances": {"scale": self.scale}}
+        parts: dict[str, Any] = {"novelty": vars(self.novelty), "distances": {"scale": self.scale, "reach": self.reach}}
         if self.sketcher is not None:
             parts["sketcher"] = self.sketcher.arrays()
         for name in ("plain", "refined"):
@@ -377,8 +396,23 @@ class Trust:
             scalars = {field: parts[name][field][0].item() for field in ("floor", "shared", "measures")}
             intervals[name] = IntervalModel(**parts[name] | scalars)
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
-        scale = float(parts["distances"]["scale"][0])
-        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale)
+        scale, reach = (float(parts["distances"][name][0]) for name in ("scale", "reach"))
+        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale, reach=reach)
+
+
+def _ends(
+    lower: Float64[np.ndarray, " k"],
+    upper: Float64[np.ndarray, " k"],
+    same: Bool[np.ndarray, " k"],
+    bounds: Bounds | None,
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Of intervals within the bounds, or the bounds where an interval lies outside them; 0 of a measure to itself."""
+    if bounds is not None:
+        least, most = bounds.lower * (1 - _EQUAL), bounds.upper * (1 + _EQUAL)  # the exact distance is rounded too
+        outside = (upper < least) | (lower > most)
+        lower = np.where(outside, least, np.maximum(lower, least))
+        upper = np.where(outside, most, np.minimum(upper, most))
+    return np.where(same, 0.0, lower), np.where(same, 0.0, upper)
 
 
 @dataclass(frozen=True)
@@ -458,25 +492,13 @@ def answered(
     if len(chosen):
         together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
         rows = np.stack([i[chosen], j[chosen] + (0 if b is a else len(a[0]))], axis=1)
+        rows, place = np.unique(np.sort(together.first_alike()[rows], axis=1), axis=0, return_inverse=True)
         exact = exact_distances(together, rows, cost, n_jobs, progress("exact distances"))
         for array in (found.estimate, found.lower, found.upper):
-            array[chosen] = exact
+            array[chosen] = exact[place.ravel()]
         found.exact[chosen] = True
-    return replace(found, solved=len(chosen))
-
-
-def _ends(
-    lower: Float64[np.ndarray, " k"],
-    upper: Float64[np.ndarray, " k"],
-    same: Bool[np.ndarray, " k"],
-    bounds: Bounds | None,
-) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """Of intervals within the bounds, or the bounds where an interval lies outside them; 0 of a measure to itself."""
-    if bounds is not None:
-        outside = (upper < bounds.lower) | (lower > bounds.upper)
-        lower = np.where(outside, bounds.lower, np.maximum(lower, bounds.lower))
-        upper = np.where(outside, bounds.upper, np.minimum(upper, bounds.upper))
-    return np.where(same, 0.0, lower), np.where(same, 0.0, upper)
+        return replace(found, solved=len(rows))
+    return found
 
 
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:

@@ -48,7 +48,7 @@ class PixelEncoding(Encoding):
     @staticmethod
     def check_collection(measures: Measures) -> None:
         if measures.grid is None or len(measures.grid) != 2:
-            raise SettingError("the dwe encoder takes images in the plane; for other measures use encoder='quantiles'")
+            raise SettingError("the dwe encoder takes images in the plane; for other measures use encoder='auto'")
 
     def check(self, measures: Measures) -> None:
         self.cost.check(measures)

@@ -17,7 +17,7 @@ from wembed.measures import Measures
 from wembed.options import whole
 from wembed.transport.costs import GroundCost
 from wembed.transport.pairs import random_pairs
-from wembed.transport.parallel import Progress, exact_distances
+from wembed.transport.parallel import Progress, exact_distances, start_workers
 
 __all__ = [
     "Errors",
@@ -33,6 +33,7 @@ __all__ = [
 MEAN = "mean predictor"
 FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
 _NEIGHBORS = 10
+_MANY = 1_000  # pairs, whose solving is timed without the start of the workers
 _LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
 
 
@@ -159,6 +160,7 @@ class Report:
         intervals: of the pairs, where the embedding is calibrated.
         unusualness: of each of the measures looked at: 0 is typical, 1 as unusual as the most unusual hundredth of the
             measures learned from; far beyond it predictions are not to be trusted.
+        seen: measures looked at that the embedding was fitted to or calibrated on.
     """
 
     measures: int
@@ -180,6 +182,7 @@ class Report:
     learning_curve: LearningCurve | None = None
     intervals: Intervals | None = field(default=None, repr=False)
     unusualness: Float64[np.ndarray, " n"] | None = field(default=None, repr=False)
+    seen: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON; what is known of each pair and each measure is left out."""
@@ -235,6 +238,8 @@ def compare(
     pool = np.sort(rng.permutation(len(measures))[:candidates])
     asking = np.sort(rng.permutation(len(pool))[:queries])
     total = len(listed) + len(asking) * len(pool)
+    if total >= _MANY:
+        start_workers(n_jobs)
     started = time.perf_counter()
     solved = exact_distances(
         measures, listed, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)

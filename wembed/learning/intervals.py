@@ -137,9 +137,10 @@ class IntervalModel:
         share("interval", level, 0.9)
         if not self.allows(level):
             raise SettingError(
-                f"interval={level:g} is too high a share for {int(self.members.min())} calibration measures, which "
-                f"a range of distance of this model has: ask for at most {np.floor(1e3 * self.highest_level) / 1e3:g}, "
-                "or give it more with `wembed calibrate`, or embedder.calibrate in Python"
+                f"interval={level:g} is too high a share for a model calibrated on {self.measures} measures, of which "
+                f"{int(self.members.min())} tell of some distances: ask for at most "
+                f"{np.floor(1e3 * self.highest_level) / 1e3:g}, or give it more measures with `wembed calibrate`, or "
+                "embedder.calibrate in Python"
             )
 
     def estimate(

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from wembed.errors import SettingError
+from wembed.measures import Measures
 from wembed.options import number, whole
 
 __all__ = [
@@ -77,6 +79,8 @@ class Listed:
 class Split:
     """Which measures an encoder learns from, is chosen by, and is judged on. Pairs never cross the parts.
 
+    Of measures that are equal only the first is in a part: in two it would be learned from and judged on.
+
     Attributes:
         train: measures that training steps see.
         validation: measures that choose the checkpoint and set the calibration.
@@ -90,10 +94,27 @@ class Split:
     calibration: Int64[np.ndarray, " n_calibration"]
 
     @classmethod
-    def draw(
-        cls, count: int, *, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05, seed: int = 0
+    def of(
+        cls, measures: Measures, *, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05, seed: int = 0
     ) -> "Split":
-        """Split `count` measures at random.
+        """Split at random those measures that differ; see `draw`."""
+        distinct = np.unique(measures.first_alike())
+        shares: dict[str, Any] = {"validation": validation, "test": test, "calibration": calibration, "seed": seed}
+        drawn = cls.draw(len(distinct), repeats=len(measures) - len(distinct), **shares)
+        return cls(**{name: distinct[part] for name, part in drawn.parts().items()})
+
+    @classmethod
+    def draw(
+        cls,
+        count: int,
+        *,
+        validation: float = 0.1,
+        test: float = 0.1,
+        calibration: float = 0.05,
+        seed: int = 0,
+        repeats: int = 0,
+    ) -> "Split":
+        """Split `count` measures at random; an error says that there were `repeats` more.
 
         Where `calibration` is not 0, at least 100 measures are for it, or an eighth of those that would be for training
         where that is less, and at most 500: the width of an interval is as sure as they are many, and each is solved
@@ -116,8 +137,9 @@ class Split:
             enough = int(4 / min(share for share in (validation, test, training) if share > 0)) + 4
             while _large_enough(enough - 1, **shares):
                 enough -= 1
+            repeated = f", without {repeats} that repeat one of them," if repeats else ""
             raise SettingError(
-                f"{count} measures are too few to split into train, validation and test; "
+                f"{count} measures{repeated} are too few to split into train, validation and test; "
                 f"give at least {enough}, or solve all pairs with wembed.exact_distances"
             )
         order = np.random.default_rng([seed, 0]).permutation(count)

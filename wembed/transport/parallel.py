@@ -25,6 +25,7 @@ __all__ = [
     "exact_distances",
     "in_workers",
     "solve_blocks",
+    "start_workers",
     "work_boundaries",
     "work_of",
 ]
@@ -73,6 +74,14 @@ def exact_distances(
         if progress:
             progress(done, len(plan))
     return distances
+
+
+def start_workers(n_jobs: int) -> None:
+    """Have the workers running and ready to solve, so that what is timed after it is solving alone."""
+    from joblib import effective_n_jobs
+
+    for _ in in_workers(_import_solver, [()] * int(effective_n_jobs(n_jobs)), n_jobs):
+        pass
 
 
 def check_jobs(n_jobs: int) -> None:
@@ -200,6 +209,10 @@ def _work(measures: Measures, pairs: np.ndarray) -> Float64[np.ndarray, " k"]:
 
 def _solve_block(measures: Measures, block: int, pairs: np.ndarray, cost: GroundCost) -> tuple[int, np.ndarray]:
     return block, solve_pairs(measures, pairs, cost)
+
+
+def _import_solver() -> None:
+    import ot  # noqa: F401  what a worker's first solve waits for
 
 
 def _as_worker(parent: int, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:

@@ -41,8 +41,8 @@ def precompute(
     Args:
         measures: the collection.
         path: the folder of the store.
-        pairs: how many pairs, drawn within the parts of the split of measures; or "all"; or a (k, 2) array of
-            your own.
+        pairs: how many pairs, drawn within the parts of the split of measures, where each of those that are equal
+            counts once; or "all"; or a (k, 2) array of your own.
         cost: the ground cost; euclidean W_2 by default.
         n_jobs: processes, or -1 for one a core. `joblib.parallel_config` chooses the backend.
         seed: draws the split and the pairs.
@@ -63,7 +63,7 @@ def precompute(
     check_jobs(n_jobs)
     path = Path(path)
     found = DistanceStore(path) if (path / "_manifest.json").exists() else None
-    rounds, recipe = _plan(len(measures), pairs, draw, seed, (validation, test, calibration), found)
+    rounds, recipe = _plan(measures, pairs, draw, seed, (validation, test, calibration), found)
     plan = _joined(rounds)
     identity: dict[str, Any] = {
         "measures": measures.fingerprint,
@@ -108,14 +108,19 @@ def precompute(
 
 
 def stored_split(
-    store: DistanceStore, seed: int, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05
+    store: DistanceStore,
+    measures: Measures,
+    seed: int,
+    validation: float = 0.1,
+    test: float = 0.1,
+    calibration: float = 0.05,
 ) -> Split:
     """The split that the pairs of a store were drawn within; a fresh one where the pairs were the user's own."""
     shares: dict[str, Any] = {"validation": validation, "test": test, "calibration": calibration, "seed": seed}
     plan = store.manifest["plan"]
     if plan["kind"] == "split":
         shares = {name: plan[name] for name in shares}
-    return Split.draw(store.manifest["count"], **shares)
+    return Split.of(measures, **shares)
 
 
 def stored_settings(path: str | Path) -> dict[str, Any] | None:
@@ -136,7 +141,12 @@ def stored_settings(path: str | Path) -> dict[str, Any] | None:
 
 
 def _plan(
-    count: int, pairs: Any, draw: str, seed: int, shares: tuple[float, float, float], found: DistanceStore | None
+    measures: Measures,
+    pairs: Any,
+    draw: str,
+    seed: int,
+    shares: tuple[float, float, float],
+    found: DistanceStore | None,
 ) -> tuple[list[PairPlan], dict[str, Any]]:
     """The pairs in rounds, each added to a store that held those before, and the recipe that makes them again."""
     if draw not in DRAWS:
@@ -144,12 +154,12 @@ def _plan(
     if isinstance(pairs, str):
         if pairs != "all":
             raise SettingError(f"pairs={pairs!r}; give a number, 'all', or a (k, 2) array")
-        return [PairPlan((all_pairs(np.arange(count)),))], {"kind": "all"}
+        return [PairPlan((all_pairs(np.arange(len(measures))),))], {"kind": "all"}
     if not isinstance(pairs, (int, np.integer)):
-        return [PairPlan((Listed(listed_pairs(pairs, count)),))], {"kind": "listed"}
+        return [PairPlan((Listed(listed_pairs(pairs, len(measures))),))], {"kind": "listed"}
     whole("pairs", pairs, 1)
     of_measures: dict[str, Any] = dict(zip(("validation", "test", "calibration"), shares, strict=True))
-    split = Split.draw(count, **of_measures, seed=seed)
+    split = Split.of(measures, **of_measures, seed=seed)
     recipe = {"kind": "split", "draw": draw, "seed": int(seed), **of_measures}
     sizes = [int(pairs)]
     stored = {} if found is None else found.manifest.get("plan", {})

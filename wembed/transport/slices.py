@@ -210,5 +210,6 @@ def check_triangles(matrix: np.ndarray) -> None:
     if matrix[worst] > shortest[worst] * (1 + 1e-9) + 1e-12 * float(matrix.max()):
         raise SettingError(
             f"the cost matrix is no metric: from point {int(worst[0])} to {int(worst[1])} it gives {matrix[worst]:g}, "
-            f"and {shortest[worst]:g} by way of others; bounds rest on the triangle inequality (fit with references=0)"
+            f"and {shortest[worst]:g} by way of others. Bounds rest on the triangle inequality; a model fitted with "
+            "references=0 does without them"
         )
