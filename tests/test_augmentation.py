@@ -20,6 +20,14 @@ def test_distorted_measures_lie_nearer_to_their_origin_than_others_but_not_at_it
     assert moved.mean() < apart.mean()
 
 
+@pytest.mark.parametrize("dim", [2, 3, 20])
+def test_a_distortion_moves_atoms_by_a_quarter_of_the_spread_in_any_dimension(dim: int) -> None:
+    points = np.random.default_rng(0).normal(size=(40, dim))
+    made = distorted(Measures.from_point_clouds([points]), 500)
+    moved = made.support.reshape(500, 40, dim) - points
+    assert np.sqrt(np.square(moved).mean()) / points.std() == pytest.approx(0.23, rel=0.1)
+
+
 def test_distortions_follow_the_unit_and_the_seed_and_keep_the_weights() -> None:
     rng = np.random.default_rng(0)
     measures = Measures.from_point_clouds([rng.normal(size=(9, 2)) + 4], [rng.uniform(1, 2, 9)])

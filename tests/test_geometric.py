@@ -67,7 +67,8 @@ def test_the_second_task_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_long_rows_are_cut_to_their_principal_axes() -> None:
     rng = np.random.default_rng(0)
-    rows = (rng.normal(size=(50, 3)) @ rng.normal(size=(3, 40))).astype(np.float32)
+    mean = 100 * rng.normal(size=40)  # which is no direction of variance
+    rows = (rng.normal(size=(50, 3)) @ rng.normal(size=(3, 40)) + mean).astype(np.float32)
     short = geometric._principal(rows, 3)
     assert short.shape == (50, 3)
     np.testing.assert_allclose(np.linalg.norm(short[0] - short[1]), np.linalg.norm(rows[0] - rows[1]), rtol=1e-4)

@@ -121,7 +121,7 @@ def test_the_auxiliary_task_is_learned_beside_and_has_a_say_in_the_encoder() -> 
 
 
 def test_the_auxiliary_head_starts_at_the_least_squares_fit() -> None:
-    features = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    features = (np.random.default_rng(0).normal(size=(400, 8)) + 3).astype(np.float32)
     targets = (features @ np.linspace(0, 1, 24).reshape(8, 3) + 5).astype(np.float32)
     made = encoder(examples())
     head = AuxiliaryHead(made, features, targets)
