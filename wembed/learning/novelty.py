@@ -28,7 +28,7 @@ _BLOCK_NUMBERS = 1 << 22  # in the points that are looked at in one go
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """The sum of two scores: far from all training measures, and of a shape that hardly any of them has.
+    """The greater of two scores: far from all training measures, or of a shape that hardly any of them has.
 
     Far from them: the mean distance to the nearest, on the leading axes of the embedding. Each axis is divided by the
     root of its standard deviation, so that what varies little weighs more than in W_p and less than in Mahalanobis's
@@ -50,7 +50,7 @@ class Novelty:
         middle: median of each trait.
         below: from there to the lowest hundredth.
         above: from there to the highest hundredth.
-        typical: medians over unseen measures like the training ones, of the two scores and of their sum.
+        typical: medians over unseen measures like the training ones, of the two scores and of the greater one.
         rare: 99th percentiles over them.
     """
 
@@ -120,17 +120,17 @@ class Novelty:
         rare += (_ALLOWANCE - 1) * (rare - typical) if few else 0.0
         spread = float(self.known.std(axis=0).max(initial=0.0)) or 1.0
         rare = np.maximum(rare, [typical[0] + _LEAST_GAP * spread, max(typical[1] + _LEAST_SPREAD, 1.0)])
-        both = _sum(scores, typical, rare)
+        greater = _greater(scores, typical, rare)
         return replace(
             ranged,
-            typical=np.append(typical, np.quantile(both, _TYPICAL)),
-            rare=np.append(rare, max(float(np.quantile(both, _RARE)), _ALLOWANCE if few else 1.0)),
+            typical=np.append(typical, np.quantile(greater, _TYPICAL)),
+            rare=np.append(rare, max(float(np.quantile(greater, _RARE)), 1.0)),
         )
 
     def __call__(self, measures: Measures, vectors: Float32[np.ndarray, "n dim"]) -> Float64[np.ndarray, " n"]:
         """Unusualness: 0 for a typical measure, 1 for the most unusual hundredth of those like the training ones."""
-        both = _sum(self._scores(_shapes(measures), vectors), self.typical[:2], self.rare[:2])
-        return _scaled(both, self.typical[2], self.rare[2])
+        greater = _greater(self._scores(_shapes(measures), vectors), self.typical[:2], self.rare[:2])
+        return _scaled(greater, self.typical[2], self.rare[2])
 
     def _scores(self, shapes: np.ndarray, vectors: np.ndarray) -> Float64[np.ndarray, "n 2"]:
         near = self._mean_of_nearest(self._places(shapes, vectors), itself=False)
@@ -157,9 +157,9 @@ class Novelty:
         )
 
 
-def _sum(scores: np.ndarray, typical: np.ndarray, rare: np.ndarray) -> Float64[np.ndarray, " n"]:
+def _greater(scores: np.ndarray, typical: np.ndarray, rare: np.ndarray) -> Float64[np.ndarray, " n"]:
     near = (scores[:, 0] - typical[0]) / (rare[0] - typical[0])
-    return np.asarray(near + np.maximum(_scaled(scores[:, 1], typical[1], rare[1]), 0.0))
+    return np.asarray(np.maximum(near, _scaled(scores[:, 1], typical[1], rare[1])))
 
 
 def _scaled(score: np.ndarray, typical: float, rare: float) -> Float64[np.ndarray, " n"]:
