@@ -90,7 +90,7 @@ def test_what_is_uncertain_is_solved(calibrated: Embedder, unseen: Measures, exa
     assert (found.estimate[left] >= 0.98 * found.upper[left] * (1 - 1e-9)).all()
     assert calibrated.pairwise(unseen, tolerance=1e-9).exact[above].all()
     tolerant = calibrated.pairwise(unseen, tolerance=9.0, refine=False)
-    near = tolerant.predicted < calibrated.trust.reach  # nothing says how near these are
+    near = tolerant.predicted < calibrated.trust.near  # nothing says how near these are
     np.testing.assert_array_equal(tolerant.exact[above], near[above])
     assert tolerant.solved == near[above].sum() < 0.02 * len(above[0])
 
@@ -99,7 +99,6 @@ def test_what_may_be_too_short_is_as_uncertain_as_what_may_be_too_long() -> None
     estimate, lower, upper = np.full(4, 10.0), np.array([9.9, 9.0, 9.9, 9.9]), np.array([10.1, 10.1, 12.0, 14.0])
     found = Distances(estimate, estimate, lower, upper, np.array([False, False, False, True]), np.zeros(4))
     assert _worth_solving(found, Asked(tolerance=0.02)).tolist() == [2, 1]
-    assert _worth_solving(found, Asked(tolerance=0.02, budget=1)).tolist() == [2]
     assert _worth_solving(found, Asked(interval=0.9)).tolist() == []
 
 
@@ -200,7 +199,7 @@ def test_of_near_copies_no_more_is_said_than_that_they_are_near(
     pairs = np.stack([np.arange(60), np.arange(60) + 60], axis=1)
     exact = wembed.exact_distances(Measures.concatenate([unseen, copies]), pairs)
     found = calibrated.distance(unseen, copies, interval=0.9, refine=refine)
-    assert (found.predicted < calibrated.trust.reach).all()
+    assert (found.predicted < calibrated.trust.near).all()
     held = (found.lower <= exact + 1e-9) & (exact <= found.upper)
     assert held.mean() > 0.95
     assert (found.lower <= found.estimate).all()
@@ -211,15 +210,58 @@ def test_of_near_copies_no_more_is_said_than_that_they_are_near(
         assert calibrated.distance(unseen, copies, tolerance=0.02, refine=False).exact.all()
 
 
-def test_an_interval_just_below_the_reach_ends_where_one_at_the_reach_does(
-    calibrated: Embedder, unseen: Measures
-) -> None:
+def test_an_interval_beyond_the_range_goes_by_the_end_of_the_range(calibrated: Embedder, unseen: Measures) -> None:
     trust, level = calibrated.trust, 0.9
     traits = np.zeros((2, 2))
     assert trust.plain is not None
-    lower, upper = trust._interval(trust.plain, level, traits, np.array([0.3, 1.0]) * trust.reach)
-    assert upper[0] == upper[1] > trust.reach
+    lower, upper = trust._interval(trust.plain, level, traits, np.array([0.3, 1.0]) * trust.near)
+    assert upper[0] == upper[1] > trust.near
     assert lower[0] == 0 < lower[1]
+    lower, upper = trust._interval(trust.plain, level, traits, np.array([1.0, 50.0]) * trust.far)
+    assert upper[1] >= 50 * upper[0] > lower[0] > 0
+    assert lower[1] <= 50 * lower[0]
+    assert lower[1] <= 50 * trust.far <= upper[1]
+    np.testing.assert_allclose(upper[1] - lower[1], 50 * (upper[0] - lower[0]), rtol=0.3)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("shift", [20, 100, 10_000])
+def test_measures_moved_far_apart_are_predicted_well_and_said_to_be(
+    calibrated: Embedder, unseen: Measures, shift: float, refine: bool
+) -> None:
+    moved = Measures.from_point_clouds([m.support + [shift, 0] for m in unseen], [m.weights for m in unseen])
+    pairs = np.stack([np.arange(30), np.arange(30, 60) + 60], axis=1)
+    exact = wembed.exact_distances(Measures.concatenate([unseen, moved]), pairs)
+    found = calibrated.distance(unseen[:30], moved[30:], interval=0.9, refine=refine)
+    assert (found.predicted > calibrated.trust.far).all()
+    held = (found.lower <= exact) & (exact <= found.upper)
+    assert held.mean() > 0.9
+    assert (np.abs(found.estimate / exact - 1) <= np.abs(found.predicted / exact - 1) + 1e-9).all()
+    if not refine:
+        np.testing.assert_array_equal(found.estimate, found.predicted)
+    sure = calibrated.distance(unseen[:30], moved[30:], tolerance=0.02, refine=refine)
+    assert (np.abs(sure.estimate / exact - 1) <= 0.02).all()
+
+
+def test_equal_pairs_count_once_in_a_budget(calibrated: Embedder, unseen: Measures) -> None:
+    a, b = unseen[[0] * 10 + [1, 2, 3]], unseen[[5] * 10 + [6, 7, 8]]
+    found = calibrated.distance(a, b, budget=3, refine=False)
+    assert found.solved == 3
+    spent = calibrated.distance(unseen[:4], unseen[5:9], budget=3, refine=False)
+    np.testing.assert_array_equal(found.exact[9:], spent.exact)
+    assert np.ptp(found.exact[:10].astype(int)) == 0
+    assert calibrated.distance(a, b, budget=0).solved == 0
+    twice = calibrated.pairwise(unseen[[*range(10)] * 2], budget=45, refine=False)
+    assert twice.solved == 45
+    assert twice.exact.all()
+
+
+def test_nothing_is_calibrated_on_measures_next_to_each_other(run_folder: Path, unseen: Measures) -> None:
+    rng = np.random.default_rng(0)
+    points = unseen[0].support.astype(float)
+    next_to = Measures.from_point_clouds([points + 1e-9 * rng.normal(size=points.shape) for _ in range(40)])
+    with pytest.raises(SettingError, match="nearly all of these measures are at distance 0"):
+        wembed.load(run_folder).calibrate(next_to, pairs=200)
 
 
 def test_equal_pairs_are_solved_once(calibrated: Embedder, unseen: Measures) -> None:

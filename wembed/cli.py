@@ -234,7 +234,8 @@ def calibrate(
     """Set the intervals of a model by those measures of the data that it has not learned from.
 
     In place of those that they were calibrated on: give it more of them, or measures like those that it is to be asked
-    about. What it is calibrated on is left out when it is evaluated.
+    about. Half of them shape the intervals, and the other half set their width. What it is calibrated on is left out
+    when it is evaluated. An index keeps the model that it was made with: make it again.
     """
     from wembed.saved import model_folder
 

@@ -54,6 +54,8 @@ _REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is 
 _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
+_NO_DISTANCE = 1e-6  # share of the mean distance of the training pairs
+_ALL_ALIKE = "nearly all of these measures are at distance 0 of each other; give some that differ"
 _WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
 _KNOWN = 10_000  # training measures that an encoding is built from
 
@@ -272,7 +274,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         particular pair, for the pairs of one particular measure, for distances chosen because they are small, or for
         measures unlike those learned from. Of pairs predicted nearer than 199 of 200 calibration pairs, such as a
         measure and a copy with a little noise, next to nothing is known: their interval begins at 0, or at the
-        certified bound where references are used, and a tolerance has them solved.
+        certified bound where references are used, and a tolerance has them solved. Of pairs predicted farther apart
+        than 199 of 200 the error is taken to be as great a share of the distance as at that end.
 
         Args:
             a: measures.
@@ -390,7 +393,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
         solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again;
-        the calibration measures of the fit may be among them.
+        the calibration measures of the fit may be among them. An index keeps the model that it was made with.
         What intervals promise, they promise for measures like these; to see whether it is kept, evaluate on others.
 
         Raises:
@@ -418,11 +421,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             listed = random_pairs(half, min(pairs // 2, most), np.random.default_rng([seed, len(halves)])).pairs
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
+        if min(float(exact.mean()) for _, exact in halves) <= _NO_DISTANCE * self.mean_distance_:
+            raise SettingError(_ALL_ALIKE)
         with bar(self.verbose, "references", unit="measures") as show:
             trust = self._trust.familiar(fresh, self._encoded(fresh))
             trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
-            raise SettingError("nearly all of these measures are at distance 0 of each other; give some that differ")
+            raise SettingError(_ALL_ALIKE)
         self._trust = trust
         self._calibrated_on = fresh.digests().copy()
         if self.errors_ is not None:  # the intervals that these tell of are gone

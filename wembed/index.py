@@ -119,10 +119,10 @@ class Index:
             share("recall", recall, 0.99, also="; for all of them, ask for certified ones")
         if k > len(self):
             raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
-        if rerank and rerank < k:
-            raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
         if (rerank > 0) + (recall is not None) + certified > 1:
             raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
+        if rerank and rerank < k:
+            raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
         vectors = self.embedder.transform(measures)
         if len(vectors) and (recall is not None or certified):
             return self._proven(measures, vectors, k, recall, n_jobs, progress)

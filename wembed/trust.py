@@ -26,7 +26,7 @@ _ROUNDED = 1e-3  # share of it that vectors of one measure, from different batch
 _LEVEL = 0.9
 _PAIRS = 1 << 18  # answered in one go
 _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals begin to make sense from
-_SCARCE = 0.005  # share of the calibration pairs, predicted nearest, up to which too few tell how far off these are
+_SCARCE = 0.005  # share of the calibration pairs, at either end of the predicted distance, that are too few to go by
 
 Vectors = Float32[np.ndarray, "n dim"]
 Encode = Callable[[Measures], np.ndarray]
@@ -39,9 +39,9 @@ class Distances:
 
     Attributes:
         predicted: Euclidean distance of the vectors.
-        estimate: the best answer there is: the exact distance where it was solved; else the predicted one, corrected by
-            what calibration pairs like it have shown, and within the interval; within the certified bounds as well
-            where references were used.
+        estimate: the exact distance where it was solved; else the predicted one, corrected by what calibration pairs
+            like it have shown, and within the interval; within the certified bounds as well where references were used,
+            which bring it nearer to the exact distance in the mean. Without them it is about as near as the predicted.
         lower: lower end of the interval; the exact distance where it was solved.
         upper: upper end of the interval.
         exact: whether it was solved, or is that of a measure to itself.
@@ -103,7 +103,8 @@ class Trust:
         plain: intervals from vectors alone; None without calibration.
         refined: intervals from bounds as well.
         scale: mean distance of the calibration pairs.
-        reach: predicted distance below which there are next to no calibration pairs.
+        near: predicted distance below which there are next to no calibration pairs.
+        far: predicted distance above which there are next to none.
         place: puts measures into the coordinates in which their shape is looked at.
     """
 
@@ -113,7 +114,8 @@ class Trust:
     plain: IntervalModel | None = None
     refined: IntervalModel | None = None
     scale: float = 1.0
-    reach: float = 0.0
+    near: float = 0.0
+    far: float = np.inf
 
     @classmethod
     def build(
@@ -174,9 +176,9 @@ class Trust:
         used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
         own = measures[used]
         side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
-        told = distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0]))
-        reach = float(np.sort(told)[int(_SCARCE * len(told))])
-        scaled = replace(self, scale=float(shown[1][1].mean()), reach=reach)
+        told = np.sort(distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0])))
+        few = int(_SCARCE * len(told))
+        scaled = replace(self, scale=float(shown[1][1].mean()), near=float(told[few]), far=float(told[-1 - few]))
 
         def model(*, refine: bool) -> IntervalModel:
             known = []
@@ -223,8 +225,8 @@ class Trust:
         predicted, traits, bounds = self._known(a, b, i, j, refine=refine)
         same = self._same(predicted, a, b, i, j)
         lower, upper = _ends(*self._interval(model, level, traits, predicted), same, bounds)
-        corrected = np.where(predicted < self.reach, predicted, model.estimate(traits, predicted))
-        estimate = np.clip(corrected, lower, upper)
+        known = (self.near <= predicted) & (predicted <= self.far)
+        estimate = np.clip(np.where(known, model.estimate(traits, predicted), predicted), lower, upper)
         unusual = np.maximum(a.unusualness[i], b.unusualness[j])
         return Distances(predicted, estimate, lower, upper, same, unusual)
 
@@ -345,9 +347,8 @@ class Trust:
         sketcher, places = self._sketches(a, b, i, j)
         upper, lower = sketcher.upper(*places), sketcher.lower(*places)
         least = _EQUAL * self.scale
-        within = np.maximum(predicted, self.reach) + least
-        ratios = np.log((upper + least) / within[:, None])
-        below = np.log((lower + least) / within)[:, None]
+        ratios = np.log((upper + least) / (predicted + least)[:, None])
+        below = np.log((lower + least) / (predicted + least))[:, None]
         nearest = upper.min(axis=1)
         traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
         return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
@@ -355,13 +356,19 @@ class Trust:
     def _interval(
         self, model: IntervalModel, level: float, traits: Float64[np.ndarray, "k traits"], predicted: np.ndarray
     ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Lower and upper end.
+        """Lower and upper end, where there are calibration pairs to go by; beyond, no more than what these suggest.
 
-        Of a pair predicted nearer than calibration pairs are, such as a measure and a copy with a little noise, no more
-        is believed than that it is no farther apart than pairs predicted at the reach.
+        Of a pair predicted nearer than they are, such as a measure and a copy with a little noise, it is believed that
+        it is no farther apart than pairs at the end of their range. Of one predicted farther apart, such as measures
+        moved away from each other, that its error is no greater a share of its distance than at the other end.
         """
-        lower, upper = model.interval(level, traits, np.maximum(predicted, self.reach))
-        return np.where(predicted < self.reach, 0.0, lower), upper
+        within = np.clip(predicted, self.near, self.far)
+        lower, upper = model.interval(level, traits, within)
+        beyond = predicted > self.far
+        stretch = np.divide(predicted, within, out=np.ones(len(predicted)), where=beyond & (within > 0))
+        moved = np.where(beyond, within - model.estimate(traits, within), 0.0)  # whether the correction goes on is open
+        lower, upper = stretch * (lower + np.minimum(moved, 0.0)), stretch * (upper + np.maximum(moved, 0.0))
+        return np.where(predicted < self.near, 0.0, np.maximum(lower, 0.0)), upper
 
     def _same(
         self, predicted: Float64[np.ndarray, " k"], a: Side, b: Side, i: np.ndarray, j: np.ndarray
@@ -374,7 +381,10 @@ class Trust:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
-        parts: dict[str, Any] = {"novelty": vars(self.novelty), "distances": {"scale": self.scale, "reach": self.reach}}
+        parts: dict[str, Any] = {
+            "novelty": vars(self.novelty),
+            "distances": {"scale": self.scale, "near": self.near, "far": self.far},
+        }
         if self.sketcher is not None:
             parts["sketcher"] = self.sketcher.arrays()
         for name in ("plain", "refined"):
@@ -396,8 +406,8 @@ class Trust:
             scalars = {field: parts[name][field][0].item() for field in ("floor", "shared", "measures")}
             intervals[name] = IntervalModel(**parts[name] | scalars)
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
-        scale, reach = (float(parts["distances"][name][0]) for name in ("scale", "reach"))
-        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale, reach=reach)
+        scale, near, far = (float(parts["distances"][name][0]) for name in ("scale", "near", "far"))
+        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale, near=near, far=far)
 
 
 def _ends(
@@ -424,6 +434,7 @@ class Asked:
         tolerance: relative error within which an estimate is good enough; where the interval leaves more open, the pair
             is solved.
         budget: pairs that may be solved, those first whose interval leaves most open; without a tolerance, so many are.
+            Equal pairs count once.
         refine: go by way of the references; None where that takes less than half the solves of the pairs.
 
     Raises:
@@ -489,20 +500,27 @@ def answered(
         for name, array in trust.answer(asked.level, left, right, i[part], j[part]).arrays.items():
             found.arrays[name][part] = array
     chosen = _worth_solving(found, asked)
-    if len(chosen):
-        together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
-        rows = np.stack([i[chosen], j[chosen] + (0 if b is a else len(a[0]))], axis=1)
-        rows, place = np.unique(np.sort(together.first_alike()[rows], axis=1), axis=0, return_inverse=True)
-        exact = exact_distances(together, rows, cost, n_jobs, progress("exact distances"))
-        for array in (found.estimate, found.lower, found.upper):
-            array[chosen] = exact[place.ravel()]
-        found.exact[chosen] = True
-        return replace(found, solved=len(rows))
-    return found
+    if len(chosen) == 0:
+        return found
+    together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
+    rows = np.stack([i[chosen], j[chosen] + (0 if b is a else len(a[0]))], axis=1)
+    # Equal pairs are solved once, and count once: the first of each has its turn, and all are answered.
+    alike = np.sort(together.first_alike()[rows], axis=1)
+    rows, first, place = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+    turn = np.argsort(np.argsort(first))
+    solved = turn < (len(rows) if asked.budget is None else asked.budget)
+    answers = np.full(len(rows), np.nan)
+    answers[solved] = exact_distances(together, rows[solved], cost, n_jobs, progress("exact distances"))
+    done = solved[place.ravel()]
+    chosen, exact = chosen[done], answers[place.ravel()[done]]
+    for array in (found.estimate, found.lower, found.upper):
+        array[chosen] = exact
+    found.exact[chosen] = True
+    return replace(found, solved=int(solved.sum()))
 
 
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:
-    """Pairs whose interval leaves more open than is tolerated, the most open first, as many as may be solved."""
+    """Pairs whose interval leaves more open than is tolerated, the most open first."""
     if asked.tolerance is None and asked.budget is None:
         return np.empty(0, dtype=np.int64)
     # An estimate e is within t of any W of [lower, upper] if e <= (1 + t) lower and e >= (1 - t) upper.
@@ -511,5 +529,4 @@ def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen
     np.divide(found.estimate, found.upper, out=below, where=found.upper > 0)
     open_ = np.where(found.exact, 0.0, np.maximum(above - 1, 1 - below))
     order = np.lexsort((found.lower - found.upper, -open_))  # where nothing is known from below, the widest first
-    wanted = int((open_ > (asked.tolerance or 0.0)).sum())
-    return order[: wanted if asked.budget is None else min(wanted, asked.budget)]
+    return order[: int((open_ > (asked.tolerance or 0.0)).sum())]

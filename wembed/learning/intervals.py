@@ -139,8 +139,8 @@ class IntervalModel:
             raise SettingError(
                 f"interval={level:g} is too high a share for a model calibrated on {self.measures} measures, of which "
                 f"{int(self.members.min())} tell of some distances: ask for at most "
-                f"{np.floor(1e3 * self.highest_level) / 1e3:g}, or give it more measures with `wembed calibrate`, or "
-                "embedder.calibrate in Python"
+                f"{np.floor(1e3 * self.highest_level) / 1e3:g}, or give it more measures and pairs with "
+                "`wembed calibrate`, or embedder.calibrate in Python"
             )
 
     def estimate(
