@@ -258,6 +258,22 @@ def test_embed_index_and_query_agree_with_the_python_api(
     assert len(out.splitlines()) == 10
 
 
+def test_an_index_by_a_graph_is_asked_for_by_name(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ("index", fitted_run, folder / "digits.npy", "--out", folder / "graph", "--method")
+    code, _, err = run(capsys, *made, "hnsw")
+    assert code == 0
+    assert "300 measures in" in err
+    assert ", hnsw;" in err
+    code, out, _ = run(capsys, "query", folder / "graph", folder / "a.npy", "-k", 3)
+    assert code == 0
+    assert [row["id"] for row in csv.DictReader(StringIO(out)) if row["rank"] == "1"] == ["0", "1", "2"]
+    code, _, err = run(capsys, *made, "tree")
+    assert code == 2
+    assert "error: --method 'tree'; choose one of auto, flat, hnsw" in err
+
+
 def test_evaluate_looks_at_the_unseen_part_alone(
     fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,30 +8,11 @@ from filelock import FileLock
 
 import wembed
 from wembed import index as module
-from wembed.index import nearest
 
 
 @pytest.fixture(scope="module")
 def index(fitted: wembed.Embedder, some_digits: wembed.Measures) -> wembed.Index:
     return wembed.Index(fitted, some_digits)
-
-
-def test_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    queries, vectors = (rng.normal(size=(n, 8)).astype(np.float32) for n in (37, 500))
-    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 64 * 8)
-    monkeypatch.setattr(module, "_QUERIES", 10)
-    ids, distances = nearest(queries, vectors, 7)
-    full = np.linalg.norm(queries[:, None] - vectors, axis=2)
-    np.testing.assert_array_equal(ids, np.argsort(full, axis=1)[:, :7])
-    np.testing.assert_allclose(distances, np.sort(full, axis=1)[:, :7], rtol=1e-5)
-
-
-def test_ties_go_to_the_earlier_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 600)
-    vectors = np.zeros((1_000, 2), dtype=np.float32)
-    ids, _ = nearest(vectors[:1], vectors, 3)
-    assert ids.tolist() == [[0, 1, 2]]
 
 
 def test_a_measure_is_its_own_nearest_neighbour(index: wembed.Index, some_digits: wembed.Measures) -> None:
@@ -192,3 +173,48 @@ def test_an_index_of_nothing_is_refused_and_one_of_something_says_what_it_is(
     with pytest.raises(wembed.SettingError, match="an index of no measures"):
         wembed.Index(fitted, some_digits[:0])
     assert repr(wembed.Index(fitted, some_digits[:7])) == f"Index(7 measures, {fitted.dim_} numbers a vector)"
+
+
+# ---- by a graph
+
+
+def test_a_graph_finds_nearly_all_and_is_taken_where_measures_are_many(
+    index: wembed.Index, some_digits: wembed.Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index.method == "flat"
+    monkeypatch.setattr(module, "_LARGE", 300)
+    graph = wembed.Index(index.embedder, some_digits)
+    assert graph.method == "hnsw"
+    exactly, about = index.query(some_digits, k=10), graph.query(some_digits, k=10)
+    found = np.mean([len(set(a) & set(b)) for a, b in zip(exactly.ids, about.ids, strict=True)]) / 10
+    assert found > 0.99
+    np.testing.assert_allclose(about.distances[:, 5], exactly.distances[:, 5], rtol=0.02)
+    assert wembed.Index(index.embedder, some_digits, method="flat").method == "flat"
+    assert wembed.Index(index.embedder, some_digits[:50], method="hnsw").method == "hnsw"
+
+
+def test_a_graph_serves_every_kind_of_query(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
+    wembed.Index(index.embedder, some_digits, method="hnsw").save(tmp_path / "index")
+    graph, asking = wembed.Index.load(tmp_path / "index"), some_digits[:3]
+    assert graph.method == "hnsw"
+    for way in ({}, {"rerank": 8}, {"certified": True}):
+        expected, found = index.query(asking, k=4, **way), graph.query(asking, k=4, **way)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_allclose(found.distances, expected.distances, atol=1e-5)
+    assert graph.query(asking, k=300).ids.shape == (3, 300)
+    assert graph.query(asking[:0], k=4).ids.shape == (0, 4)
+
+
+def test_a_damaged_graph_is_refused(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
+    wembed.Index(index.embedder, some_digits[:60], method="hnsw").save(tmp_path / "index")
+    file = content(tmp_path / "index") / "graph.faiss"
+    whole = file.read_bytes()
+    for damaged in (whole[:-9], bytes([whole[0] ^ 1]) + whole[1:], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(wembed.ArtifactError, match=r"graph\.faiss is damaged"):
+            wembed.Index.load(tmp_path / "index")
+
+
+def test_an_unknown_method_is_refused(index: wembed.Index, some_digits: wembed.Measures) -> None:
+    with pytest.raises(wembed.SettingError, match="method='tree'; choose one of auto, flat, hnsw"):
+        wembed.Index(index.embedder, some_digits[:5], method="tree")

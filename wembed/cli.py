@@ -23,7 +23,7 @@ __all__ = ["app", "main"]
 
 _OPTIONS = {
     **{name: f"--{name} " for name in ("interval", "tolerance", "budget", "recall", "rerank", "pairs", "queries")},
-    **{name: f"--{name} " for name in ("order", "dim", "steps", "device")},
+    **{name: f"--{name} " for name in ("order", "dim", "steps", "device", "method")},
     "k": "-k ",
     "n_jobs": "--jobs ",
     "random_state": "--seed ",
@@ -391,14 +391,23 @@ def index(
     model: Model,
     data: Data,
     out: Annotated[Path, typer.Option(help="The folder of the index.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="flat looks at all measures and misses none; hnsw goes along a graph, far sooner where they are many; "
+            "auto takes that from 50,000 on."
+        ),
+    ] = "auto",
     support: Support = None,
 ) -> None:
     """Embed a collection and keep it ready for nearest-neighbour queries."""
     from wembed.index import Index
+    from wembed.progress import bar
 
-    collection = Index(_load(model), _read(data, support))
+    with bar(True, "graph", unit="measures") as show:
+        collection = Index(_load(model), _read(data, support), method, show)
     collection.save(out)
-    _say(f"{len(collection):,} measures in {out}; next: wembed query {out} DATA -k 10")
+    _say(f"{len(collection):,} measures in {out}, {collection.method}; next: wembed query {out} DATA -k 10")
 
 
 @app.command()

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
-from wembed.euclidean import distances_between
 from wembed.measures import Measures
+from wembed.nearest import Graph, nearest
 from wembed.options import share, switch, whole
 from wembed.progress import bar
 from wembed.transport.parallel import Progress, exact_distances
@@ -25,9 +25,9 @@ from wembed.trust import Side, Trust
 
 __all__ = ["Index", "Neighbors"]
 
-_FORMAT = 2
-_BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
-_QUERIES = 256
+_FORMAT = 3
+_METHODS = ("auto", "flat", "hnsw")
+_LARGE = 50_000  # measures from which on a graph is worth its making
 _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
@@ -50,21 +50,29 @@ class Neighbors:
 
 
 class Index:
-    """Embeddings of a collection, searched exactly, block by block.
+    """Embeddings of a collection, to be searched for the nearest.
 
     Args:
         embedder: fitted or loaded.
         measures: the collection; kept for exact reranking.
+        method: "flat" looks at all vectors, block by block, and misses none; "hnsw" goes along a graph of them, far
+            sooner where they are many, and may miss some; "auto" takes the graph from 50,000 measures on.
+        progress: called with the vectors that are in the graph, and all.
 
     Attributes:
         vectors: the embedding of each measure; a memory map when loaded from a folder.
+        method: "flat" or "hnsw".
 
     Raises:
-        SettingError: something else than an Embedder, or no measure.
+        SettingError: something else than an Embedder, no measure, or an unknown method.
         MeasureError: as `Embedder.transform`.
     """
 
-    def __init__(self, embedder: Embedder, measures: Measures) -> None:
+    def __init__(
+        self, embedder: Embedder, measures: Measures, method: str = "auto", progress: Progress | None = None
+    ) -> None:
+        if method not in _METHODS:
+            raise SettingError(f"method={method!r}; choose one of {', '.join(_METHODS)}")
         if not isinstance(embedder, Embedder):
             raise SettingError(f"an index is made with a fitted Embedder, and this is a {type(embedder).__name__}")
         if len(measures) == 0:
@@ -74,6 +82,20 @@ class Index:
         self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
         self._expected_measures = measures.fingerprint
         self._side: Side | None = None
+        by_graph = method == "hnsw" or (method == "auto" and len(measures) >= _LARGE)
+        self._graph = Graph.build(self.vectors, progress) if by_graph else None
+
+    @property
+    def method(self) -> str:
+        """How it is searched."""
+        return "hnsw" if self._graph else "flat"
+
+    def _nearest(
+        self, vectors: Float32[np.ndarray, "q dim"], k: int, progress: Progress | None = None
+    ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+        if self._graph:
+            return self._graph.nearest(vectors, self.vectors, k, progress)
+        return nearest(vectors, self.vectors, k, progress)
 
     def __len__(self) -> int:
         return len(self.measures)
@@ -127,7 +149,7 @@ class Index:
         if len(vectors) and (recall is not None or certified):
             return self._proven(measures, vectors, k, recall, n_jobs, progress)
         count = min(max(k, rerank), len(self))
-        ids, distances = nearest(vectors, self.vectors, count, None if rerank else progress)
+        ids, distances = self._nearest(vectors, count, None if rerank else progress)
         if rerank:
             distances = self._exact(measures, ids, n_jobs, progress)
             order = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -157,12 +179,12 @@ class Index:
                 side = trust.side(asking, own, True, n_jobs)
                 every = np.broadcast_to(np.arange(len(self)), (len(asking), len(self)))
                 lower = trust.lower(side, collection, np.repeat(rows, len(self)), every.ravel()).reshape(every.shape)
-                first, _ = nearest(own, self.vectors, k)
+                first, _ = self._nearest(own, k)
                 lower[rows, first] = -1.0  # a small k-th distance early leaves less to solve
                 ids = np.argsort(lower, axis=1, kind="stable")
                 left = _LeftByBounds(np.take_along_axis(lower, ids, axis=1))
             else:
-                ids, _ = nearest(own, self.vectors, min(len(self), max(_CANDIDATES, 10 * k)))
+                ids, _ = self._nearest(own, min(len(self), max(_CANDIDATES, 10 * k)))
                 side = trust.side(asking, own, False)
                 listed, place = np.unique(ids, return_inverse=True)
                 others = trust.side(self.measures[listed], np.asarray(self.vectors[listed]), False)
@@ -241,6 +263,8 @@ class Index:
             self.embedder.save(content / "model")
             self.measures.save(content / "measures")
             np.save(content / "vectors.npy", self.vectors)
+            if self._graph:
+                self._graph.write(content / "graph.faiss")
             for file in content.rglob("*.*"):  # on the disk, before index.json says that they are there
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
@@ -254,6 +278,8 @@ class Index:
             "format": _FORMAT,
             "count": len(self),
             "dim": self.vectors.shape[1],
+            "method": self.method,
+            "graph_sha256": _file_hash(content / "graph.faiss") if self._graph else None,
             "model_sha256": _model_hash(content / "model"),
             "vectors_sha256": _file_hash(content / "vectors.npy"),
             "measures": self.measures.fingerprint,
@@ -292,6 +318,12 @@ class Index:
             index.embedder = load(content / "model")
             index.measures = Measures.load(content / "measures")
             index.vectors = np.load(vectors, mmap_mode="r", allow_pickle=False)
+            index._graph = None
+            if header["method"] == "hnsw":
+                graph = content / "graph.faiss"
+                if _file_hash(graph) != header["graph_sha256"]:
+                    raise ArtifactError(f"{graph} is damaged: its checksum is another; make the index again")
+                index._graph = Graph.read(graph)
             shape = (header["count"], header["dim"])
         except (KeyError, TypeError, OSError, ValueError) as error:
             if json.loads((folder / "index.json").read_text()) != header:  # written again in the meantime
@@ -349,34 +381,6 @@ class _LeftByChance:
             kth[row], *sides, (rows[row], self.places[rows[row], column]), (mean[row], solved[row])
         )
         return np.asarray(np.bincount(row, chance, len(rows)) > self.allowed)
-
-
-def nearest(
-    queries: Float32[np.ndarray, "q dim"],
-    vectors: Float32[np.ndarray, "n dim"],
-    k: int,
-    progress: Progress | None = None,
-) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
-    """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
-    ids = np.empty((len(queries), k), dtype=np.int64)
-    distances = np.empty((len(queries), k))
-    block = max(k, _BLOCK_NUMBERS // vectors.shape[1])
-    for start in range(0, len(queries), _QUERIES):
-        asking = queries[start : start + _QUERIES]
-        best = np.empty((len(asking), 0), dtype=np.uint64)
-        for begin in range(0, len(vectors), block):
-            found = distances_between(asking, np.asarray(vectors[begin : begin + block]))
-            # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
-            keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
-            keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
-            if keys.shape[1] > k:
-                keys = np.partition(keys, k - 1, axis=1)[:, :k]
-            best = np.sort(np.concatenate([best, keys], axis=1), axis=1)[:, :k]
-        ids[start : start + len(asking)] = best & np.uint64(0xFFFFFFFF)
-        distances[start : start + len(asking)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
-        if progress:
-            progress(start + len(asking), len(queries))
-    return ids, distances
 
 
 def _file_hash(file: Path) -> str:

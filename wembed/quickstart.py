@@ -8,10 +8,10 @@ import numpy as np
 
 from wembed.embedder import Embedder, evaluate
 from wembed.euclidean import paired_distances
-from wembed.index import nearest
 from wembed.learning.baselines import Embedding, LinearOT, SlicedWasserstein
 from wembed.learning.evaluation import Report
 from wembed.measures import Measures
+from wembed.nearest import nearest
 from wembed.pictures import draw_neighbors, draw_scatter
 from wembed.progress import bar
 from wembed.readers import digits

@@ -1,0 +1,121 @@
+"""Nearest vectors: exactly, block by block; or by a graph, nearly always the same ones and far sooner."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from wembed.errors import ArtifactError
+from wembed.euclidean import distances_between
+from wembed.transport.parallel import Progress
+
+__all__ = ["Graph", "nearest"]
+
+_BLOCK_NUMBERS = 1 << 21  # in the vectors that are looked at in one go, for any number of queries up to _QUERIES
+_QUERIES = 256
+_LINKS = 24  # of each vector in the graph; twice as many in its lowest layer
+_TRIED = 100  # candidates for them
+_LOOKED_AT = 96  # candidates of a query at least
+_ADDED = 20_000  # vectors between two signs of progress
+
+
+def nearest(
+    queries: Float32[np.ndarray, "q dim"],
+    vectors: Float32[np.ndarray, "n dim"],
+    k: int,
+    progress: Progress | None = None,
+) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+    """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
+    ids = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k))
+    block = max(k, _BLOCK_NUMBERS // vectors.shape[1])
+    for start in range(0, len(queries), _QUERIES):
+        asking = queries[start : start + _QUERIES]
+        best = np.empty((len(asking), 0), dtype=np.uint64)
+        for begin in range(0, len(vectors), block):
+            found = distances_between(asking, np.asarray(vectors[begin : begin + block]))
+            # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
+            keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
+            keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
+            if keys.shape[1] > k:
+                keys = np.partition(keys, k - 1, axis=1)[:, :k]
+            best = np.sort(np.concatenate([best, keys], axis=1), axis=1)[:, :k]
+        ids[start : start + len(asking)] = best & np.uint64(0xFFFFFFFF)
+        distances[start : start + len(asking)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        if progress:
+            progress(start + len(asking), len(queries))
+    return ids, distances
+
+
+class Graph:
+    """A hierarchical navigable small world (Malkov and Yashunin 2020) of vectors, by faiss.
+
+    It is searched from vector to nearer vector, and may miss a neighbour; benchmarks/index.py says how many.
+    """
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def __len__(self) -> int:
+        return int(self._found.ntotal)
+
+    @classmethod
+    def build(cls, vectors: Float32[np.ndarray, "n dim"], progress: Progress | None = None) -> "Graph":
+        """The graph of these vectors, which it holds a copy of."""
+        import faiss  # imported late: small collections do without
+
+        found = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS)
+        found.hnsw.efConstruction = _TRIED
+        for start in range(0, len(vectors), _ADDED):
+            found.add(np.ascontiguousarray(vectors[start : start + _ADDED]))
+            if progress:
+                progress(min(start + _ADDED, len(vectors)), len(vectors))
+        return cls(found)
+
+    def nearest(
+        self,
+        queries: Float32[np.ndarray, "q dim"],
+        vectors: Float32[np.ndarray, "n dim"],
+        k: int,
+        progress: Progress | None = None,
+    ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+        """Places and distances of about the k nearest vectors to each query, nearest first.
+
+        The vectors are those of the graph. What float32 has no squares for is searched exactly.
+        """
+        import faiss
+
+        ids, distances = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))
+        looked_at = faiss.SearchParametersHNSW(efSearch=max(_LOOKED_AT, 2 * k))  # type: ignore[attr-defined]
+        for start in range(0, len(queries), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            squares, ids[part] = self._found.search(np.ascontiguousarray(queries[part]), k, params=looked_at)
+            distances[part] = np.sqrt(squares, dtype=np.float64)
+            if progress:
+                progress(min(start + _QUERIES, len(queries)), len(queries))
+        lost = np.flatnonzero((ids < 0).any(axis=1) | ~np.isfinite(distances).all(axis=1))
+        if len(lost):
+            ids[lost], distances[lost] = nearest(queries[lost], vectors, k)
+        return ids, distances
+
+    def write(self, file: Path) -> None:
+        """Save it; `read` maps it into memory."""
+        import faiss
+
+        faiss.write_index(self._found, str(file))
+
+    @classmethod
+    def read(cls, file: Path) -> "Graph":
+        """What `write` wrote, as a memory map.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        import faiss
+
+        try:
+            found = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise ArtifactError(f"{file} is damaged; make the index again") from error
+        return cls(found)
