@@ -274,6 +274,49 @@ def test_an_index_by_a_graph_is_asked_for_by_name(
     assert "error: --method 'tree'; choose one of auto, flat, hnsw" in err
 
 
+def test_measures_are_added_changed_and_removed_by_id(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ids, labels, payloads = (folder / name for name in ("kept", "ids.txt", "labels.txt", "payloads.jsonl"))
+    ids.write_text("one\ntwo\nthree\n")
+    labels.write_text("first\nsecond\nthird\n")
+    payloads.write_text('{"n": 1}\nnull\n[3]\n')
+    known = ("--ids", ids, "--labels", labels)
+    assert run(capsys, "index", fitted_run, folder / "a.npy", "--out", made, *known, "--payloads", payloads)[0] == 0
+    assert wembed.Index.load(made)["three"].payload == [3]
+    ids.write_text("four\nfive\nsix\n")
+    code, _, err = run(capsys, "add", made, folder / "b.npy", *known)
+    assert (code, "3 measures added, ids four to six; 6 in" in err) == (0, True)
+    code, _, err = run(capsys, "add", made, folder / "b.npy", *known)
+    assert (code, "the id 'four' is there already" in err) == (2, True)
+    assert run(capsys, "remove", made, "two", "six")[0] == 0
+    code, out, _ = run(capsys, "query", made, folder / "b.npy", "-k", 1)
+    rows = list(csv.DictReader(StringIO(out)))
+    assert [row["id"] for row in rows][:2] == ["four", "five"]
+    assert [row["label"] for row in rows][:2] == ["first", "second"]
+    ids.write_text("five\none\nthree\n")
+    code, _, err = run(capsys, "add", made, folder / "b.npy", "--ids", ids, "--update")
+    assert (code, "3 measures changed" in err) == (0, True)
+    arguments = ("query", made, folder / "b.npy", "-k", 1, "--among", ids, "--json")
+    answers = [json.loads(line) for line in run(capsys, *arguments)[1].splitlines()]
+    assert [one["ids"] for one in answers] == [["five"], ["one"], ["three"]]
+    assert [one["labels"] for one in answers] == [["second"], ["first"], ["third"]]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table = run(capsys, "query", made, folder / "b.npy", "-k", 1)[1]
+    assert "│ label" in table or "label" in table.splitlines()[1]
+    assert run(capsys, "query", made, folder / "b.npy", "-k", 1, "--csv")[1].startswith("query,rank,id,label,predicted")
+    for arguments, said in (
+        (("remove", made), "give the ids"),
+        (("remove", made, "seven"), "no measure with the id 'seven'"),
+        (("add", made, folder / "b.npy", "--update"), "give these with --ids"),
+        (("add", made, folder / "b.npy"), "ids of this index are strings"),
+        (("query", made, folder / "b.npy", "--csv", "--json"), "give one of them"),
+        (("add", made, folder / "b.npy", "--payloads", labels), "JSON on each line"),
+    ):
+        code, _, err = run(capsys, *arguments)
+        assert (code, said in err) == (2, True)
+
+
 def test_evaluate_looks_at_the_unseen_part_alone(
     fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

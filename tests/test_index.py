@@ -53,9 +53,9 @@ def test_a_saved_index_answers_the_same_from_memory_maps(
     )
 
 
-def content(folder: Path) -> Path:
-    """The one subfolder with the files of an index."""
-    (only,) = folder.glob("content-*")
+def part(folder: Path, kind: str = "segment") -> Path:
+    """The one subfolder of this kind with files of an index."""
+    (only,) = folder.glob(f"{kind}-*")
     return only
 
 
@@ -71,7 +71,7 @@ def test_an_interrupted_save_leaves_the_old_index_whole(
     assert len(wembed.Index.load(tmp_path / "index")) == len(index)
     smaller.save(tmp_path / "index")
     assert len(wembed.Index.load(tmp_path / "index")) == 50
-    content(tmp_path / "index")  # what the interrupted one left behind is gone
+    part(tmp_path / "index")  # what the interrupted one left behind is gone
 
 
 def _killed(*_: object) -> None:
@@ -94,9 +94,9 @@ def test_an_index_that_is_written_again_while_it_is_read_is_read_again(
 
 
 def test_files_of_the_user_are_left_alone(index: wembed.Index, tmp_path: Path) -> None:
-    (tmp_path / "a" / "content-0123456789abcdef").mkdir(parents=True)
+    (tmp_path / "a" / "segment-0123456789abcdef").mkdir(parents=True)
     index.save(tmp_path / "a")
-    assert (tmp_path / "a" / "content-0123456789abcdef").is_dir()
+    assert (tmp_path / "a" / "segment-0123456789abcdef").is_dir()
     for name in ("index.json", "model.json"):
         (tmp_path / name).write_text("[1]")
         with pytest.raises(wembed.ArtifactError, match="not the description of a wembed"):
@@ -115,7 +115,7 @@ def test_an_index_with_another_model_is_refused(
 ) -> None:
     index.save(tmp_path / "index")
     other = wembed.Embedder(random_state=1, training=wembed.TrainingSettings(steps=2))
-    other.fit(some_digits, distances=digit_store).save(content(tmp_path / "index") / "model")
+    other.fit(some_digits, distances=digit_store).save(part(tmp_path / "index", "model"))
     with pytest.raises(wembed.ArtifactError, match="not the model this index was made with"):
         wembed.Index.load(tmp_path / "index")
 
@@ -133,21 +133,21 @@ def test_saving_again_replaces_the_index_whole(
 
 def test_swapped_measures_are_refused(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
-    some_digits[::-1].save(content(tmp_path / "index") / "measures")
+    some_digits[::-1].save(part(tmp_path / "index") / "measures")
     with pytest.raises(wembed.ArtifactError, match="other measures"):
         wembed.Index.load(tmp_path / "index").query(some_digits[:1], k=2, rerank=4)
 
 
 def test_damage_is_refused(index: wembed.Index, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
-    flipped = bytearray((content(tmp_path / "index") / "vectors.npy").read_bytes())
+    flipped = bytearray((part(tmp_path / "index") / "vectors.npy").read_bytes())
     flipped[-3] ^= 1
-    (content(tmp_path / "index") / "vectors.npy").write_bytes(flipped)
+    (part(tmp_path / "index") / "vectors.npy").write_bytes(flipped)
     with pytest.raises(wembed.ArtifactError, match=r"vectors\.npy is damaged"):
         wembed.Index.load(tmp_path / "index")
     index.save(tmp_path / "index")
-    vectors = (content(tmp_path / "index") / "vectors.npy").read_bytes()
-    (content(tmp_path / "index") / "vectors.npy").write_bytes(vectors[:5000])
+    vectors = (part(tmp_path / "index") / "vectors.npy").read_bytes()
+    (part(tmp_path / "index") / "vectors.npy").write_bytes(vectors[:5000])
     with pytest.raises(wembed.ArtifactError, match="damaged"):
         wembed.Index.load(tmp_path / "index")
     (tmp_path / "index" / "index.json").write_text("{")
@@ -207,7 +207,7 @@ def test_a_graph_serves_every_kind_of_query(index: wembed.Index, some_digits: we
 
 def test_a_damaged_graph_is_refused(index: wembed.Index, some_digits: wembed.Measures, tmp_path: Path) -> None:
     wembed.Index(index.embedder, some_digits[:60], method="hnsw").save(tmp_path / "index")
-    file = content(tmp_path / "index") / "graph.faiss"
+    file = part(tmp_path / "index") / "graph.faiss"
     whole = file.read_bytes()
     for damaged in (whole[:-9], bytes([whole[0] ^ 1]) + whole[1:], b""):
         file.write_bytes(damaged)

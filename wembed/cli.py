@@ -15,6 +15,7 @@ from wembed.errors import ReadError, SeenWarning, SettingError, UnusualWarning, 
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
+    from wembed.index import Index, Neighbors
     from wembed.learning.curve import LearningCurve
     from wembed.learning.evaluation import Report
     from wembed.measures import Measures
@@ -44,6 +45,19 @@ Data = Annotated[Path, typer.Argument(help="Measures: .npy, .npz, IDX, CSV, Parq
 Model = Annotated[Path, typer.Argument(help="A folder that `wembed fit` wrote.")]
 Support = Annotated[
     Optional[Path], typer.Option(help="The points (s, dim) of histograms or of a sparse matrix, as .npy.")  # noqa: UP045
+]
+IndexFolder = Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that `wembed index` wrote.")]
+Ids = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="An id for each measure, whole numbers or strings, as .npy or as a text file of lines."),
+]
+Labels = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A label for each measure, as .npy or as a text file of lines."),
+]
+Payloads = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Anything to keep with each measure, as a text file with JSON on each line."),
 ]
 Metric = Annotated[
     str,
@@ -398,21 +412,77 @@ def index(
             "auto takes that from 50,000 on."
         ),
     ] = "auto",
+    ids: Ids = None,
+    labels: Labels = None,
+    payloads: Payloads = None,
     support: Support = None,
 ) -> None:
     """Embed a collection and keep it ready for nearest-neighbour queries."""
     from wembed.index import Index
     from wembed.progress import bar
 
+    embedder, measures = _load(model), _read(data, support)
+    given = {"ids": _ids(ids), "labels": _names(labels), "payloads": _payloads(payloads)}
     with bar(True, "graph", unit="measures") as show:
-        collection = Index(_load(model), _read(data, support), method, show)
+        collection = Index(embedder, measures, **given, method=method, progress=show)
     collection.save(out)
     _say(f"{len(collection):,} measures in {out}, {collection.method}; next: wembed query {out} DATA -k 10")
 
 
 @app.command()
+def add(
+    index: IndexFolder,
+    data: Data,
+    ids: Ids = None,
+    labels: Labels = None,
+    payloads: Payloads = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Put the measures in the place of those that have these ids.")
+    ] = False,
+    support: Support = None,
+) -> None:
+    """Take more measures into an index, or others in the place of some."""
+    from wembed.index import Index
+    from wembed.progress import bar
+
+    collection, measures = Index.load(index), _read(data, support)
+    collection.embedder.verbose = True
+    own, given = _ids(ids), {"labels": _names(labels), "payloads": _payloads(payloads)}
+    if update and own is None:
+        raise SettingError("--update changes measures by their ids; give these with --ids")
+    with bar(True, "graph", unit="measures") as show:
+        if update:
+            collection.update(own, measures, **given, progress=show)
+        else:
+            own = collection.add(measures, own, **given, progress=show)
+    collection.save(index)
+    numbers = "" if own is None or len(own) == 0 else f", ids {own[0]} to {own[-1]}"
+    _say(f"{len(measures):,} measures {'changed' if update else 'added'}{numbers}; {len(collection):,} in {index}")
+
+
+@app.command()
+def remove(
+    index: IndexFolder,
+    which: Annotated[Optional[list[str]], typer.Argument(metavar="ID...", help="Their ids.")] = None,  # noqa: UP045
+    ids: Ids = None,
+) -> None:
+    """Take measures out of an index, by their ids."""
+    from wembed.index import Index
+    from wembed.progress import bar
+
+    if (which is None) == (ids is None):
+        raise SettingError("give the ids of the measures to remove, or a file of them with --ids")
+    collection = Index.load(index)
+    gone = _ids_of(collection, which or _ids(ids))
+    with bar(True, "graph", unit="measures") as show:
+        collection.remove(gone, progress=show)
+    collection.save(index)
+    _say(f"{len(gone):,} measures removed; {len(collection):,} in {index}")
+
+
+@app.command()
 def query(
-    index: Annotated[Path, typer.Argument(help="A folder that `wembed index` wrote.")],
+    index: IndexFolder,
     data: Data,
     k: Annotated[int, typer.Option("-k", help="Neighbours of each measure.")] = 10,
     rerank: Annotated[int, typer.Option(help="Candidates to solve exactly before the best k are kept.")] = 0,
@@ -423,30 +493,30 @@ def query(
         ),
     ] = None,
     certified: Annotated[bool, typer.Option("--certified", help="Solve until the k nearest are proven.")] = False,
+    among: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Ids of which alone the neighbours may be, as .npy or as a text file of lines."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each measure.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as it is done where no terminal reads it.")] = False,
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
-    """Print the nearest measures of the collection to each measure, as CSV."""
+    """Print the nearest measures of the collection to each measure: as a table on a terminal, else as CSV."""
     from wembed.index import Index
     from wembed.progress import bar
 
+    if as_json and as_csv:
+        raise SettingError("--json and --csv are two forms of one answer; give one of them")
     searched, asking = Index.load(index), _read(data, support)
     searched.embedder.verbose = True
     solves = rerank > 0 or recall is not None or certified
+    wanted = None if among is None else _ids_of(searched, _ids(among))
     with bar(True, "reranking" if solves else "searching", unit="pairs" if rerank else "queries") as show:
-        found = searched.query(asking, k, rerank, jobs, show, recall=recall, certified=certified)
+        found = searched.query(asking, k, rerank, jobs, show, recall=recall, certified=certified, among=wanted)
     if solves:
         _say(f"{found.solved.mean():,.1f} pairs were solved for a query in the mean, {found.solved.max():,} at most")
-    if as_json:
-        answers = zip(found.ids.tolist(), found.distances.tolist(), found.solved.tolist(), strict=True)
-        for row, (ids, distances, solved) in enumerate(answers):
-            print(json.dumps({"query": row, "ids": ids, "distances": distances, "exact": solves, "solved": solved}))
-        return
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["query", "rank", "id", "exact" if solves else "predicted"])
-    for row, (ids, distances) in enumerate(zip(found.ids.tolist(), found.distances.tolist(), strict=True)):
-        writer.writerows([row, rank, i, f"{d:.6g}"] for rank, (i, d) in enumerate(zip(ids, distances, strict=True), 1))
+    _neighbors(found, searched, solves, as_json, as_csv or not sys.stdout.isatty())
 
 
 def main() -> NoReturn:
@@ -485,6 +555,37 @@ def _warned(
     _say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
 
+def _neighbors(found: "Neighbors", index: "Index", solved: bool, as_json: bool, as_csv: bool) -> None:
+    """Print neighbours, with their labels where the index has some."""
+    named = any(label is not None for label in index.labels)
+    label_of = dict(zip(index.ids.tolist(), index.labels, strict=True)) if named else {}
+    answers = enumerate(zip(found.ids.tolist(), found.distances.tolist(), found.solved.tolist(), strict=True))
+    if as_json:
+        for row, (ids, distances, count) in answers:
+            names = {"labels": [label_of[one] for one in ids]} if named else {}
+            whole = {"query": row, "ids": ids, **names, "distances": distances, "exact": solved, "solved": count}
+            print(json.dumps(whole))
+        return
+    head = ["query", "rank", "id", *(["label"] if named else []), "exact" if solved else "predicted"]
+    rows = (
+        [row, rank, one, *([label_of[one] or ""] if named else []), f"{distance:.6g}"]
+        for row, (ids, distances, _) in answers
+        for rank, (one, distance) in enumerate(zip(ids, distances, strict=True), 1)
+    )
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head)
+    for cells in rows:
+        table.add_row(*map(str, cells), end_section=cells[1] == found.ids.shape[1])
+    Console().print(table)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -495,14 +596,52 @@ def _read(data: Path, support: Path | None) -> "Measures":
     return read(data, support)
 
 
-def _labels(file: Path, count: int) -> Any:
+def _lines(file: Path, what: str) -> Any:
+    """An array (n,), or the lines of a text file."""
     import numpy as np
 
     try:
-        names = np.load(file, allow_pickle=False) if file.suffix == ".npy" else file.read_text().splitlines()
+        found = np.load(file, allow_pickle=False) if file.suffix == ".npy" else file.read_text().splitlines()
     except (ValueError, EOFError) as error:  # UnicodeDecodeError is a ValueError
-        raise ReadError(f"{file} holds no labels: give a .npy file (n,), or a text file of lines") from error
-    names = np.asarray(names).astype(str)
+        raise ReadError(f"{file} holds no {what}: give a .npy file (n,), or a text file of lines") from error
+    return np.asarray(found)
+
+
+def _ids(file: Path | None) -> Any:
+    """Whole numbers, or strings where one of them is no whole number."""
+    if file is None:
+        return None
+    found = _lines(file, "ids")
+    try:
+        return found.astype(int) if found.dtype.kind == "U" else found
+    except ValueError:
+        return found
+
+
+def _ids_of(index: "Index", given: Any) -> list[int | str]:
+    """Ids as they were typed or read, of the kind that the index has."""
+    kind = int if index.ids.dtype.kind == "i" else str
+    try:
+        return [kind(one) for one in given]
+    except ValueError as error:
+        raise SettingError(f"the ids of this index are whole numbers: {error}") from error
+
+
+def _names(file: Path | None) -> Any:
+    return None if file is None else _lines(file, "labels").astype(str)
+
+
+def _payloads(file: Path | None) -> Any:
+    if file is None:
+        return None
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except ValueError as error:
+        raise ReadError(f"{file} holds no payloads: give a text file with JSON on each line ({error})") from error
+
+
+def _labels(file: Path, count: int) -> Any:
+    names = _lines(file, "labels").astype(str)
     if names.shape != (count,):
         raise SettingError(f"{file} holds labels of shape {names.shape}; expected one for each of {count} measures")
     return names

@@ -1,33 +1,36 @@
-"""Index: the embeddings of a collection, searched for nearest neighbours."""
+"""Index: a collection of measures by id, searched for the nearest neighbours."""
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from wembed.candidates import Left, LeftByBounds, LeftByChance
 from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
-from wembed.measures import Measures
-from wembed.nearest import Graph, nearest
+from wembed.measures import Measure, Measures
 from wembed.options import share, switch, whole
 from wembed.progress import bar
+from wembed.segment import Segment, records
 from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import check_ours, write_atomically
-from wembed.trust import Side, Trust
+from wembed.trust import Side
 
-__all__ = ["Index", "Neighbors"]
+__all__ = ["Entry", "Index", "Neighbors"]
 
 _FORMAT = 3
 _METHODS = ("auto", "flat", "hnsw")
 _LARGE = 50_000  # measures from which on a graph is worth its making
+_MOST_REMOVED = 0.2  # of a segment, before those that are left are written anew
 _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
@@ -39,37 +42,71 @@ class Neighbors:
     """The nearest measures of each query, nearest first.
 
     Attributes:
-        ids: of the neighbours, by place in the collection.
+        ids: of the neighbours.
         distances: W_p to each neighbour, predicted; exact where the query was reranked.
         solved: pairs that were solved exactly for each query.
     """
 
-    ids: Int64[np.ndarray, "q k"]
+    ids: np.ndarray
     distances: Float64[np.ndarray, "q k"]
     solved: Int64[np.ndarray, " q"]
 
 
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What an index holds of one measure.
+
+    Attributes:
+        id: of the measure.
+        measure: itself.
+        vector: its embedding.
+        label: what it is called or counted among; None without one.
+        payload: what was given with it; None without.
+    """
+
+    id: int | str
+    measure: Measure
+    vector: Float32[np.ndarray, " dim"]
+    label: str | None
+    payload: Any
+
+
 class Index:
-    """Embeddings of a collection, to be searched for the nearest.
+    """A collection of measures and their embeddings, to be searched for the nearest.
 
     Args:
         embedder: fitted or loaded.
         measures: the collection; kept for exact reranking.
+        ids: of the measures, whole numbers or strings, each its own; None for 0, 1, 2 and so on.
+        labels: a string for each, or None.
+        payloads: anything that JSON has a form for, for each, or None.
         method: "flat" looks at all vectors, block by block, and misses none; "hnsw" goes along a graph of them, far
             sooner where they are many, and may miss some; "auto" takes the graph from 50,000 measures on.
         progress: called with the vectors that are in the graph, and all.
 
     Attributes:
-        vectors: the embedding of each measure; a memory map when loaded from a folder.
-        method: "flat" or "hnsw".
+        ids: of the measures, in the order in which they came.
+        labels: of the measures, in that order; None where there is none.
+        measures: the collection, in that order.
+        vectors: the embedding of each measure, in that order; a memory map when loaded from a folder and not changed.
+        method: "flat" or "hnsw", which is how most of it is searched.
 
     Raises:
-        SettingError: something else than an Embedder, no measure, or an unknown method.
+        SettingError: something else than an Embedder, no measure, ids that are not all different, other numbers of ids,
+            labels or payloads than of measures, or an unknown method.
         MeasureError: as `Embedder.transform`.
     """
 
     def __init__(
-        self, embedder: Embedder, measures: Measures, method: str = "auto", progress: Progress | None = None
+        self,
+        embedder: Embedder,
+        measures: Measures,
+        ids: Any = None,
+        labels: Any = None,
+        payloads: Any = None,
+        *,
+        method: str = "auto",
+        progress: Progress | None = None,
     ) -> None:
         if method not in _METHODS:
             raise SettingError(f"method={method!r}; choose one of {', '.join(_METHODS)}")
@@ -78,30 +115,141 @@ class Index:
         if len(measures) == 0:
             raise SettingError("an index of no measures finds none; give it at least one")
         self.embedder = embedder
-        self.measures = measures
-        self.vectors: Float32[np.ndarray, "n dim"] = embedder.transform(measures)
-        self._expected_measures = measures.fingerprint
-        self._side: Side | None = None
-        by_graph = method == "hnsw" or (method == "auto" and len(measures) >= _LARGE)
-        self._graph = Graph.build(self.vectors, progress) if by_graph else None
+        self._wanted_method = method
+        self._segments: list[Segment] = []
+        self._next = 0
+        self._folder: Path | None = None
+        self._written: dict[str, Any] | None = None
+        self.add(measures, ids, labels, payloads, progress=progress)
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    def __repr__(self) -> str:
+        return f"Index({len(self):,} measures, {self.embedder.dim_:,} numbers a vector)"
+
+    def __contains__(self, wanted: object) -> bool:
+        return wanted in self._places
+
+    def __getitem__(self, wanted: int | str) -> Entry:
+        """What is known of one measure, by its id."""
+        (place,) = self._found([wanted]).tolist()
+        number = int(np.searchsorted(self._starts, place, side="right")) - 1
+        segment, row = self._segments[number], place - int(self._starts[number])
+        known = segment.table.slice(row, 1).to_pylist()[0]
+        payload = None if known["payload"] is None else json.loads(known["payload"])
+        return Entry(known["id"], segment.measures[row], np.array(segment.vectors[row]), known["label"], payload)
 
     @property
     def method(self) -> str:
-        """How it is searched."""
-        return "hnsw" if self._graph else "flat"
+        """How most of it is searched."""
+        largest = max(self._segments, key=len)
+        return "hnsw" if largest.graph else "flat"
 
-    def _nearest(
-        self, vectors: Float32[np.ndarray, "q dim"], k: int, progress: Progress | None = None
-    ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
-        if self._graph:
-            return self._graph.nearest(vectors, self.vectors, k, progress)
-        return nearest(vectors, self.vectors, k, progress)
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Of the measures, in the order in which they came."""
+        return np.concatenate([segment.ids[segment.alive] for segment in self._segments])
 
-    def __len__(self) -> int:
-        return len(self.measures)
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """Of the measures, in the order in which they came."""
+        return [
+            label
+            for segment in self._segments
+            for label in segment.table.column("label").filter(np.array(segment.alive)).to_pylist()
+        ]
 
-    def __repr__(self) -> str:
-        return f"Index({len(self):,} measures, {self.vectors.shape[1]:,} numbers a vector)"
+    @cached_property
+    def measures(self) -> Measures:
+        """The collection, in the order in which they came."""
+        whole = self._untouched
+        return whole.checked() if whole else self._at(self._alive)
+
+    @cached_property
+    def vectors(self) -> Float32[np.ndarray, "n dim"]:
+        """The embedding of each measure."""
+        whole = self._untouched
+        return whole.vectors if whole else np.concatenate([part.vectors[part.alive] for part in self._segments])
+
+    def add(
+        self,
+        measures: Measures,
+        ids: Any = None,
+        labels: Any = None,
+        payloads: Any = None,
+        *,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Take more measures in, and return their ids: those given, or the next whole numbers.
+
+        Few at a time are as good as many: what came lately is kept apart, and joined to the rest now and then. Nothing
+        is on the disk before `save`.
+
+        Raises:
+            SettingError: an id that is there already, or of another kind than those there; see `Index` for the others.
+            MeasureError: as `Embedder.transform`.
+        """
+        table = records(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
+        new = table.column("id").to_pylist()
+        if self._segments and table.schema != self._segments[0].table.schema:
+            kinds = "whole numbers", "strings"
+            was, now = kinds if isinstance(new[0], str) else kinds[::-1]
+            raise SettingError(f"the ids of this index are {was}, and these are {now}; give {was}")
+        known = next((one for one in new if one in self._places), None) if self._segments else None
+        if known is not None:
+            raise SettingError(f"the id {known!r} is there already; give another one, or use update")
+        vectors = self.embedder.transform(measures)
+        if len(new):
+            self._segments.append(Segment.of(measures, vectors, table, False))
+            if isinstance(new[0], int):
+                self._next = max(self._next, max(new) + 1)
+            self._changed()
+            self._tidy(progress)
+        return np.asarray(new)
+
+    def remove(self, ids: "Iterable[int | str]", *, progress: Progress | None = None) -> None:
+        """Forget measures. Once a fifth of what came together is gone, the rest of it is put together anew.
+
+        Raises:
+            SettingError: an id that is not there, or nothing would be left.
+        """
+        places = np.unique(self._found(list(ids)))
+        if len(places) == len(self):
+            raise SettingError("an index of no measures finds none; remove its folder in place of all its measures")
+        for number, own in self._by_segment(places):
+            self._segments[number] = self._segments[number].without(own)
+        self._changed()
+        self._tidy(progress)
+
+    def update(
+        self,
+        ids: Any,
+        measures: Measures,
+        labels: Any = None,
+        payloads: Any = None,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Put other measures in the place of those with these ids; without labels or payloads, theirs are kept.
+
+        Raises:
+            SettingError: an id that is not there; see `Index` for the others.
+            MeasureError: as `Embedder.transform`.
+        """
+        known = [self[one] for one in np.asarray(ids).tolist()]
+        table = records(
+            len(measures),
+            ids,
+            [one.label for one in known] if labels is None else labels,
+            [one.payload for one in known] if payloads is None else payloads,
+        )
+        new = Segment.of(measures, self.embedder.transform(measures), table, False)
+        for number, own in self._by_segment(np.sort(self._found(table.column("id").to_pylist()))):
+            self._segments[number] = self._segments[number].without(own)
+        self._segments.append(new)
+        self._changed()
+        self._tidy(progress)
 
     def query(
         self,
@@ -113,6 +261,7 @@ class Index:
         *,
         recall: float | None = None,
         certified: bool = False,
+        among: "Iterable[int | str] | None" = None,
     ) -> Neighbors:
         """The k nearest measures of the collection to each query.
 
@@ -129,32 +278,263 @@ class Index:
             certified: solve until the k nearest are proven by lower bounds on the distances of all others. The first
                 call solves the whole collection against the model's references, and keeps what it learns in memory:
                 some 30 kB a measure for images of 150 atoms.
+            among: ids, of which alone the neighbours may be; None for all.
 
         Raises:
             SettingError: k outside 1..len(index), rerank below k, recall outside (0, 1), more than one of the three
-                asked for, a model without calibration (recall) or without references (certified).
+                asked for, a model without calibration (recall) or without references (certified), or an id that is not
+                there.
         """
         whole("k", k, 1)
         whole("rerank", rerank)
         switch("certified", certified)
         if recall is not None:
             share("recall", recall, 0.99, also="; for all of them, ask for certified ones")
-        if k > len(self):
-            raise SettingError(f"k={k}; the index holds {len(self)} measures, so ask for 1 to {len(self)}")
+        places = None if among is None else np.unique(self._found(list(among)))
+        count = len(self) if places is None else len(places)
+        if k > count:
+            what = "the index holds" if places is None else "there are to be neighbours among"
+            raise SettingError(f"k={k}; {what} {count} measures, so ask for 1 to {count}")
         if (rerank > 0) + (recall is not None) + certified > 1:
             raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
         if rerank and rerank < k:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
         vectors = self.embedder.transform(measures)
         if len(vectors) and (recall is not None or certified):
-            return self._proven(measures, vectors, k, recall, n_jobs, progress)
-        count = min(max(k, rerank), len(self))
-        ids, distances = self._nearest(vectors, count, None if rerank else progress)
-        if rerank:
-            distances = self._exact(measures, ids, n_jobs, progress)
-            order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-            ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-        return Neighbors(ids, distances, np.full(len(ids), rerank and count))
+            found = self._proven(measures, vectors, k, recall, n_jobs, progress, places)
+        else:
+            solved = min(rerank, count)
+            nearest, distances = self._nearest(vectors, max(k, solved), places, None if rerank else progress)
+            if rerank:
+                rows = np.repeat(np.arange(len(measures)), solved)
+                distances = self._solve(measures, rows, nearest.ravel(), n_jobs, progress).reshape(nearest.shape)
+                order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+                nearest, distances = (np.take_along_axis(array, order, axis=1) for array in (nearest, distances))
+            found = Neighbors(nearest, distances, np.full(len(nearest), solved))
+        return replace(found, ids=self._ids_at(found.ids))
+
+    def save(self, folder: "str | Path") -> None:
+        """Write it into a folder; `Index.load` maps it into memory.
+
+        What is in the folder already, of the same index, is not written again. An index that is there stays whole until
+        the new one is complete, whenever this is interrupted: index.json, which names the files, is replaced last.
+
+        Raises:
+            ArtifactError: the folder holds an index.json that is not an index's, or one that another process has
+                written since this one was loaded.
+            LockedError: another process is writing this index.
+            SettingError: it is a file.
+        """
+        folder = Path(folder).resolve()
+        if folder.exists() and not folder.is_dir():
+            raise SettingError(f"{folder} is a file; give a folder for the index")
+        ours = check_ours(folder / "index.json", "index")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                if folder == self._folder and _header_of(folder) != self._written:
+                    raise ArtifactError(f"{folder} was written again since this index was loaded; load it again")
+                made: list[Path] = []
+                try:
+                    header = self._write(folder, made)
+                    text = json.dumps(header, indent=1) + "\n"
+                    write_atomically(folder / "index.json", text.encode())
+                except BaseException:
+                    for unfinished in made:
+                        shutil.rmtree(unfinished, ignore_errors=True)
+                    raise
+                self._folder, self._written = folder, header
+                if ours:
+                    _clean(folder, header)
+        except Timeout as error:
+            raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error
+
+    def _write(self, folder: Path, made: list[Path]) -> dict[str, Any]:
+        """Write what is not there; the header, which names everything."""
+        here = self._written if folder == self._folder else None
+
+        def fresh(kind: str) -> Path:
+            made.append(folder / f"{kind}-{secrets.token_hex(8)}")
+            return made[-1]
+
+        if here is None:
+            model = fresh("model")
+            self.embedder.save(model)
+            named = {"model": model.name, "model_sha256": _model_hash(model)}
+        else:
+            named = {key: here[key] for key in ("model", "model_sha256")}
+        stored: dict[str, Any] = {} if here is None else {one["folder"]: one for one in here["segments"]}
+        segments, written = [], []
+        for segment in self._segments:
+            if segment.path is None or segment.path.parent != folder or segment.path.name not in stored:
+                path = fresh("segment")
+                known = segment.save(path)
+                segment = replace(segment, path=path)
+            else:
+                known = stored[segment.path.name]
+            removed = np.flatnonzero(~segment.alive)
+            segments.append(known | {"removed": removed.tolist()})
+            written.append(segment)
+        self._segments = written
+        return {
+            "kind": "index",
+            "format": _FORMAT,
+            "count": len(self),
+            "dim": self.embedder.dim_,
+            "method": self._wanted_method,
+            "next_id": self._next,
+            **named,
+            "segments": segments,
+        }
+
+    @classmethod
+    def load(cls, folder: "str | Path") -> "Index":
+        """The index that `save` wrote, its vectors and measures as memory maps.
+
+        Raises:
+            ReadError: there is no index in the folder.
+            ArtifactError: a file is damaged or belongs to another index.
+        """
+        folder = Path(folder).resolve()
+        header = _header_of(folder)
+        index = cls.__new__(cls)
+        try:
+            if header["kind"] != "index" or header["format"] != _FORMAT:
+                raise ArtifactError(
+                    f"{folder} holds format {header['format']} of a {header['kind']}, and this wembed reads format "
+                    f"{_FORMAT} of an index; make the index again"
+                )
+            model = folder / Path(header["model"]).name
+            if _model_hash(model) != header["model_sha256"]:
+                raise ArtifactError(f"{model} is not the model this index was made with")
+            index.embedder = load(model)
+            index._wanted_method, index._next = header["method"], header["next_id"]
+            index._folder, index._written = folder, header
+            index._segments = [
+                Segment.load(folder / Path(one["folder"]).name, one, np.asarray(one["removed"], dtype=np.int64))
+                for one in header["segments"]
+            ]
+        except (KeyError, TypeError, IndexError, OSError, ValueError, WembedError) as error:
+            if _header_of(folder) != header:  # written again in the meantime
+                return cls.load(folder)
+            if isinstance(error, WembedError):
+                raise
+            what = f"index.json lacks {error}" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{folder} is damaged: {what}; make the index again") from error
+        return index
+
+    # ---- places: numbers of measures, those removed too, segment after segment
+
+    def _changed(self) -> None:
+        for name in ("ids", "labels", "measures", "vectors", "_places", "_starts", "_counts", "_side", "_alive"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _starts(self) -> Int64[np.ndarray, " segments"]:
+        return np.cumsum([0, *map(len, self._segments)])[:-1].astype(np.int64)
+
+    @cached_property
+    def _counts(self) -> Int64[np.ndarray, " segments"]:
+        return np.array([np.count_nonzero(segment.alive) for segment in self._segments], dtype=np.int64)
+
+    @cached_property
+    def _alive(self) -> Int64[np.ndarray, " n"]:
+        """Places of those that are there."""
+        return np.flatnonzero(np.concatenate([segment.alive for segment in self._segments]))
+
+    @cached_property
+    def _places(self) -> dict[int | str, int]:
+        """By id."""
+        return dict(zip(self.ids.tolist(), self._alive.tolist(), strict=True))
+
+    @property
+    def _untouched(self) -> Segment | None:
+        """The only segment, if there is but one and all of it is there."""
+        (first, *others) = self._segments
+        return first if not others and first.alive.all() else None
+
+    def _numbered(self, count: int) -> Int64[np.ndarray, " n"]:
+        if self._segments and self.ids.dtype.kind != "i":
+            raise SettingError("the ids of this index are strings; give one for each of the measures")
+        return np.arange(self._next, self._next + count)
+
+    def _found(self, ids: "Sequence[int | str]") -> Int64[np.ndarray, " k"]:
+        """Places of ids."""
+        try:
+            return np.array([self._places[one] for one in ids], dtype=np.int64)
+        except (KeyError, TypeError):
+            missing = next(one for one in ids if one not in self._places)
+            raise SettingError(f"there is no measure with the id {missing!r} in this index") from None
+
+    def _ids_at(self, places: Int64[np.ndarray, "q k"]) -> np.ndarray:
+        found = np.empty(places.shape, dtype=self._segments[0].ids.dtype if len(self._segments) == 1 else object)
+        of = np.searchsorted(self._starts, places, side="right") - 1
+        for number in np.unique(of).tolist():
+            own = of == number
+            rows = places[own] - self._starts[number]
+            found[own] = self._segments[number].table.column("id").take(rows).to_pylist()
+        return found if found.dtype != object else np.asarray(found.tolist()).reshape(places.shape)
+
+    def _by_segment(self, places: Int64[np.ndarray, " k"]) -> list[tuple[int, Int64[np.ndarray, " own"]]]:
+        """Of ascending places, the segments and the rows in each."""
+        cuts = np.searchsorted(places, [*self._starts[1:].tolist(), np.iinfo(np.int64).max])
+        parts = np.split(places, cuts[:-1])
+        return [(k, own - self._starts[k]) for k, own in enumerate(parts) if len(own)]
+
+    def _at(self, places: Int64[np.ndarray, " k"]) -> Measures:
+        """The measures at ascending places."""
+        return Measures.concatenate([self._segments[k].checked()[own] for k, own in self._by_segment(places)])
+
+    def _vectors_at(self, places: Int64[np.ndarray, " k"]) -> Float32[np.ndarray, "k dim"]:
+        return np.concatenate([self._segments[k].vectors[own] for k, own in self._by_segment(places)])
+
+    def _tidy(self, progress: Progress | None) -> None:
+        """Put together what has become small pieces, so that a segment is more than twice as large as the next one."""
+        kept: list[Segment] = []
+        for segment in self._segments:
+            parts, count = [segment], int(np.count_nonzero(segment.alive))
+            while kept and np.count_nonzero(kept[-1].alive) <= 2 * count:
+                parts.insert(0, kept.pop())
+                count += int(np.count_nonzero(parts[0].alive))
+            by_graph = self._by_graph(count)
+            worn = count < (1 - _MOST_REMOVED) * len(segment)
+            if count and (len(parts) > 1 or worn or by_graph != (segment.graph is not None)):
+                segment = Segment.merged(parts, by_graph, progress)
+            if count:
+                kept.append(segment)
+        self._segments = kept
+        self._changed()
+
+    def _by_graph(self, count: int) -> bool:
+        return self._wanted_method == "hnsw" or (self._wanted_method == "auto" and count >= _LARGE)
+
+    def _nearest(
+        self,
+        vectors: Float32[np.ndarray, "q dim"],
+        k: int,
+        among: Int64[np.ndarray, " m"] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+        """Places and distances of the k nearest vectors, nearest first."""
+        wanted: list[Bool[np.ndarray, " n"] | None] = [None] * len(self._segments)
+        if among is not None:
+            wanted = [np.zeros(len(segment), dtype=bool) for segment in self._segments]
+            for number, own in self._by_segment(among):
+                mask = wanted[number]
+                assert mask is not None
+                mask[own] = True
+        places, distances = [], []
+        for segment, start, mask in zip(self._segments, self._starts.tolist(), wanted, strict=True):
+            rows, far = segment.nearest(vectors, k, mask, progress)
+            places.append(rows + start)
+            distances.append(far)
+        if len(places) == 1:
+            return places[0], distances[0]
+        every, far = np.concatenate(places, axis=1), np.concatenate(distances, axis=1)
+        order = np.argsort(far, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(every, order, axis=1), np.take_along_axis(far, order, axis=1)
+
+    # ---- neighbours that are solved until a promise is kept
 
     def _proven(
         self,
@@ -164,37 +544,40 @@ class Index:
         recall: float | None,
         n_jobs: int,
         progress: Progress | None,
+        among: Int64[np.ndarray, " m"] | None,
     ) -> Neighbors:
         """Solve candidates in order until enough is known of those left: by chance with a recall, else for certain."""
         trust, found = self.embedder.trust, list[Neighbors]()
         if recall is not None:
             trust.check()
+        places = self._alive if among is None else among
+        columns = np.searchsorted(self._alive, places)
         collection = self._sketched(n_jobs) if recall is None else None
-        left: _Left
-        together = _ASKING if collection is None else int(np.clip(_BOUNDED // len(self), 1, _ASKING))
+        left: Left
+        together = _ASKING if collection is None else int(np.clip(_BOUNDED // len(places), 1, _ASKING))
         for start in range(0, len(queries), together):
             asking, own = queries[start : start + together], vectors[start : start + together]
             rows = np.arange(len(asking))[:, None]
             if collection is not None:
                 side = trust.side(asking, own, True, n_jobs)
-                every = np.broadcast_to(np.arange(len(self)), (len(asking), len(self)))
-                lower = trust.lower(side, collection, np.repeat(rows, len(self)), every.ravel()).reshape(every.shape)
-                first, _ = self._nearest(own, k)
-                lower[rows, first] = -1.0  # a small k-th distance early leaves less to solve
-                ids = np.argsort(lower, axis=1, kind="stable")
-                left = _LeftByBounds(np.take_along_axis(lower, ids, axis=1))
+                every = np.broadcast_to(columns, (len(asking), len(columns)))
+                lower = trust.lower(side, collection, np.repeat(rows, len(columns)), every.ravel()).reshape(every.shape)
+                first, _ = self._nearest(own, k, among)
+                lower[rows, np.searchsorted(places, first)] = -1.0  # a small k-th distance early leaves less to solve
+                order = np.argsort(lower, axis=1, kind="stable")
+                ids, left = places[order], LeftByBounds(np.take_along_axis(lower, order, axis=1))
             else:
-                ids, _ = self._nearest(own, min(len(self), max(_CANDIDATES, 10 * k)))
+                ids, _ = self._nearest(own, min(len(places), max(_CANDIDATES, 10 * k)), among)
                 side = trust.side(asking, own, False)
                 listed, place = np.unique(ids, return_inverse=True)
-                others = trust.side(self.measures[listed], np.asarray(self.vectors[listed]), False)
-                left = _LeftByChance(trust, side, others, place.reshape(ids.shape), (1 - (recall or 1.0)) * k)
+                others = trust.side(self._at(listed), self._vectors_at(listed), False)
+                left = LeftByChance(trust, side, others, place.reshape(ids.shape), (1 - (recall or 1.0)) * k)
             found.append(self._best_first(asking, ids, k, left, n_jobs))
             if progress:
                 progress(start + len(asking), len(queries))
         return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in vars(found[0])))
 
-    def _best_first(self, queries: Measures, ids: np.ndarray, k: int, left: "_Left", n_jobs: int) -> Neighbors:
+    def _best_first(self, queries: Measures, ids: np.ndarray, k: int, left: Left, n_jobs: int) -> Neighbors:
         exact, solved = np.full(ids.shape, np.inf), np.zeros(len(ids), dtype=np.int64)
         open_ = np.arange(len(ids))
         step = k
@@ -211,181 +594,48 @@ class Index:
 
     def _sketched(self, n_jobs: int) -> Side:
         """What bounds know of the collection."""
-        if self._side is None:
+        if "_side" not in self.__dict__:
             with bar(self.embedder.verbose, "references", unit="measures") as show:
-                self._side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
-        return self._side
-
-    def _exact(
-        self, queries: Measures, ids: np.ndarray, n_jobs: int, progress: Progress | None
-    ) -> Float64[np.ndarray, "q k"]:
-        rows = np.repeat(np.arange(len(queries)), ids.shape[1])
-        return self._solve(queries, rows, ids.ravel(), n_jobs, progress).reshape(ids.shape)
+                side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
+            self.__dict__["_side"] = side
+        found: Side = self.__dict__["_side"]
+        return found
 
     def _solve(
-        self, queries: Measures, rows: np.ndarray, ids: np.ndarray, n_jobs: int, progress: Progress | None = None
+        self, queries: Measures, rows: np.ndarray, places: np.ndarray, n_jobs: int, progress: Progress | None = None
     ) -> Float64[np.ndarray, " k"]:
-        """W_p of queries[rows] and collection[ids]."""
-        if self._expected_measures != self.measures.fingerprint:
-            raise ArtifactError("the index was made of other measures than lie in its folder; make it again")
-        candidates, place = np.unique(ids, return_inverse=True)
-        together = Measures.concatenate([queries, self.measures[candidates]])
+        """W_p of queries[rows] and the measures at these places."""
+        candidates, place = np.unique(places, return_inverse=True)
+        together = Measures.concatenate([queries, self._at(candidates)])
         pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
         return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress)
 
-    def save(self, folder: "str | Path") -> None:
-        """Write vectors, measures and model into a folder; `Index.load` maps them into memory.
 
-        An index that is there already stays whole until the new one is complete, whenever this is interrupted: the
-        files lie in a subfolder of their own, and index.json, which names it, is replaced last.
+def _header_of(folder: Path) -> dict[str, Any]:
+    """Of the index in a folder.
 
-        Raises:
-            ArtifactError: the folder holds an index.json that is not an index's.
-            LockedError: another process is writing this index.
-        """
-        folder = Path(folder)
-        ours = check_ours(folder / "index.json", "index")
-        folder.mkdir(parents=True, exist_ok=True)
-        content = folder / f"content-{secrets.token_hex(8)}"
-        try:
-            with FileLock(folder / ".lock", timeout=0):
-                self._write(content)
-                header = {"content": content.name, **self._header(content)}
-                write_atomically(folder / "index.json", (json.dumps(header, indent=1) + "\n").encode())
-                for old in folder.glob("content-" + "[0-9a-f]" * 16) if ours else ():
-                    if old != content:
-                        shutil.rmtree(old, ignore_errors=True)
-        except Timeout as error:
-            raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error
-
-    def _write(self, content: Path) -> None:
-        try:
-            self.embedder.save(content / "model")
-            self.measures.save(content / "measures")
-            np.save(content / "vectors.npy", self.vectors)
-            if self._graph:
-                self._graph.write(content / "graph.faiss")
-            for file in content.rglob("*.*"):  # on the disk, before index.json says that they are there
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        except BaseException:
-            shutil.rmtree(content, ignore_errors=True)
-            raise
-
-    def _header(self, content: Path) -> dict[str, Any]:
-        return {
-            "kind": "index",
-            "format": _FORMAT,
-            "count": len(self),
-            "dim": self.vectors.shape[1],
-            "method": self.method,
-            "graph_sha256": _file_hash(content / "graph.faiss") if self._graph else None,
-            "model_sha256": _model_hash(content / "model"),
-            "vectors_sha256": _file_hash(content / "vectors.npy"),
-            "measures": self.measures.fingerprint,
-        }
-
-    @classmethod
-    def load(cls, folder: "str | Path") -> "Index":
-        """The index that `save` wrote, its vectors and measures as memory maps.
-
-        Raises:
-            ReadError: there is no index in the folder.
-            ArtifactError: a file is damaged or belongs to another index.
-        """
-        folder = Path(folder)
-        try:
-            header = json.loads((folder / "index.json").read_text())
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ReadError(f"{folder} holds no index; make one with wembed index or Index.save") from error
-        except ValueError as error:
-            raise ArtifactError(f"{folder / 'index.json'} is damaged; make the index again") from error
-        index = cls.__new__(cls)
-        index._side = None
-        try:
-            if header["kind"] != "index" or header["format"] != _FORMAT:
-                raise ArtifactError(
-                    f"{folder} holds format {header['format']} of a {header['kind']}, and this wembed reads format "
-                    f"{_FORMAT} of an index; make the index again"
-                )
-            content = folder / Path(header["content"]).name
-            vectors = content / "vectors.npy"
-            if _model_hash(content / "model") != header["model_sha256"]:
-                raise ArtifactError(f"{content / 'model'} is not the model this index was made with")
-            if _file_hash(vectors) != header["vectors_sha256"]:
-                raise ArtifactError(f"{vectors} is damaged: its checksum is another; make the index again")
-            index._expected_measures = header["measures"]
-            index.embedder = load(content / "model")
-            index.measures = Measures.load(content / "measures")
-            index.vectors = np.load(vectors, mmap_mode="r", allow_pickle=False)
-            index._graph = None
-            if header["method"] == "hnsw":
-                graph = content / "graph.faiss"
-                if _file_hash(graph) != header["graph_sha256"]:
-                    raise ArtifactError(f"{graph} is damaged: its checksum is another; make the index again")
-                index._graph = Graph.read(graph)
-            shape = (header["count"], header["dim"])
-        except (KeyError, TypeError, OSError, ValueError) as error:
-            if json.loads((folder / "index.json").read_text()) != header:  # written again in the meantime
-                return cls.load(folder)
-            if isinstance(error, WembedError):
-                raise
-            what = f"index.json lacks {error}" if isinstance(error, KeyError) else error
-            raise ArtifactError(f"{folder} is damaged: {what}; make the index again") from error
-        if index.vectors.shape != shape or len(index.measures) != shape[0]:
-            raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
-        return index
+    Raises:
+        ReadError: there is none.
+        ArtifactError: it is damaged.
+    """
+    try:
+        header = json.loads((folder / "index.json").read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ReadError(f"{folder} holds no index; make one with wembed index or Index.save") from error
+    except ValueError as error:
+        raise ArtifactError(f"{folder / 'index.json'} is damaged; make the index again") from error
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{folder / 'index.json'} is damaged; make the index again")
+    return header
 
 
-class _Left(Protocol):
-    def more(self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray) -> np.ndarray:
-        """Whether queries `rows`, of whose candidates so many are solved, may have a nearer one left than the k-th.
-
-        `exact` holds the distances of the candidates of each, infinite from the first unsolved one on.
-        """
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class _LeftByBounds:
-    """Candidates in the order of lower bounds on their distances."""
-
-    lower: Float64[np.ndarray, "q n"]
-
-    def more(
-        self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray
-    ) -> Bool[np.ndarray, " rows"]:
-        return np.asarray(self.lower[rows, solved.clip(max=self.lower.shape[1] - 1)] < kth)
-
-
-@dataclass(frozen=True, eq=False)
-class _LeftByChance:
-    """Candidates in the order of predicted distances, of which some neighbours may be missed."""
-
-    trust: Trust
-    queries: Side
-    candidates: Side
-    places: Int64[np.ndarray, "q c"]
-    allowed: float
-
-    def more(
-        self, rows: np.ndarray, solved: np.ndarray, kth: np.ndarray, exact: np.ndarray
-    ) -> Bool[np.ndarray, " rows"]:
-        done = np.arange(self.places.shape[1]) < solved[:, None]
-        sides = self.queries, self.candidates
-        row, column = np.nonzero(done)
-        scores = self.trust.standard_scores(exact[row, column], *sides, rows[row], self.places[rows[row], column])
-        mean = np.bincount(row, scores, len(rows)) / solved
-        row, column = np.nonzero(~done)
-        chance = self.trust.chance_below(
-            kth[row], *sides, (rows[row], self.places[rows[row], column]), (mean[row], solved[row])
-        )
-        return np.asarray(np.bincount(row, chance, len(rows)) > self.allowed)
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _clean(folder: Path, header: dict[str, Any]) -> None:
+    """Remove what earlier indices left in a folder, and what interrupted writers did."""
+    named = {header["model"], *(one["folder"] for one in header["segments"])}
+    for kind in ("model", "segment"):
+        for old in folder.glob(f"{kind}-" + "[0-9a-f]" * 16):
+            if old.name not in named:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _model_hash(folder: Path) -> str:

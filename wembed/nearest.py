@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.errors import ArtifactError
 from wembed.euclidean import distances_between
@@ -24,24 +24,31 @@ def nearest(
     queries: Float32[np.ndarray, "q dim"],
     vectors: Float32[np.ndarray, "n dim"],
     k: int,
+    among: Int64[np.ndarray, " m"] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
-    """Places and distances of the k nearest vectors to each query, nearest first; ties by place."""
+    """Places and distances of the k nearest vectors to each query, nearest first; ties by place.
+
+    With `among`, of those at these places, in ascending order, which are at least k.
+    """
     ids = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k))
+    count = len(vectors) if among is None else len(among)
     block = max(k, _BLOCK_NUMBERS // vectors.shape[1])
     for start in range(0, len(queries), _QUERIES):
         asking = queries[start : start + _QUERIES]
         best = np.empty((len(asking), 0), dtype=np.uint64)
-        for begin in range(0, len(vectors), block):
-            found = distances_between(asking, np.asarray(vectors[begin : begin + block]))
+        for begin in range(0, count, block):
+            part = slice(begin, begin + block)
+            found = distances_between(asking, np.asarray(vectors[part if among is None else among[part]]))
             # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
             keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
             keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
             if keys.shape[1] > k:
                 keys = np.partition(keys, k - 1, axis=1)[:, :k]
             best = np.sort(np.concatenate([best, keys], axis=1), axis=1)[:, :k]
-        ids[start : start + len(asking)] = best & np.uint64(0xFFFFFFFF)
+        places = (best & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        ids[start : start + len(asking)] = places if among is None else among[places]
         distances[start : start + len(asking)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
         if progress:
             progress(start + len(asking), len(queries))
@@ -78,16 +85,23 @@ class Graph:
         queries: Float32[np.ndarray, "q dim"],
         vectors: Float32[np.ndarray, "n dim"],
         k: int,
+        allowed: Bool[np.ndarray, " n"] | None = None,
         progress: Progress | None = None,
     ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
         """Places and distances of about the k nearest vectors to each query, nearest first.
 
-        The vectors are those of the graph. What float32 has no squares for is searched exactly.
+        The vectors are those of the graph; with `allowed` these alone are answers, at least k. What float32 has no
+        squares for is searched exactly, and so is what too few are found for.
         """
         import faiss
 
         ids, distances = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))
-        looked_at = faiss.SearchParametersHNSW(efSearch=max(_LOOKED_AT, 2 * k))  # type: ignore[attr-defined]
+        effort: dict[str, Any] = {"efSearch": max(_LOOKED_AT, 2 * k)}
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            effort["sel"] = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+            effort["efSearch"] = int(effort["efSearch"] * len(allowed) / np.count_nonzero(allowed))
+        looked_at = faiss.SearchParametersHNSW(**effort)  # type: ignore[attr-defined]
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
             squares, ids[part] = self._found.search(np.ascontiguousarray(queries[part]), k, params=looked_at)
@@ -96,7 +110,8 @@ class Graph:
                 progress(min(start + _QUERIES, len(queries)), len(queries))
         lost = np.flatnonzero((ids < 0).any(axis=1) | ~np.isfinite(distances).all(axis=1))
         if len(lost):
-            ids[lost], distances[lost] = nearest(queries[lost], vectors, k)
+            among = None if allowed is None else np.flatnonzero(allowed)
+            ids[lost], distances[lost] = nearest(queries[lost], vectors, k, among)
         return ids, distances
 
     def write(self, file: Path) -> None:

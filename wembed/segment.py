@@ -1,0 +1,204 @@
+"""Segments: measures that came into an index together, with their vectors; written once, and never changed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from wembed.errors import ArtifactError, SettingError
+from wembed.measures import Measures
+from wembed.nearest import Graph, nearest
+from wembed.transport.parallel import Progress
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["Segment", "file_hash", "records"]
+
+_GRAPH_SHARE = 0.1  # of the vectors of a graph that may be answers, below which these are looked at one by one
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Measures, their vectors, and what is known of each.
+
+    Attributes:
+        measures: all that came, those that were removed later too.
+        vectors: of each.
+        table: of each the id, the label and the payload as JSON, null where there is none.
+        alive: which are still there.
+        graph: of the vectors, where they are many.
+        fingerprint: of the measures, when they came.
+        path: the folder that it lies in, if it does.
+    """
+
+    measures: Measures
+    vectors: Float32[np.ndarray, "n dim"]
+    table: "pyarrow.Table"
+    alive: Bool[np.ndarray, " n"]
+    graph: Graph | None
+    fingerprint: str
+    path: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        measures: Measures,
+        vectors: Float32[np.ndarray, "n dim"],
+        table: "pyarrow.Table",
+        by_graph: bool,
+        progress: Progress | None = None,
+    ) -> "Segment":
+        """All of them there."""
+        graph = Graph.build(vectors, progress) if by_graph else None
+        return cls(measures, vectors, table, np.ones(len(measures), dtype=bool), graph, measures.fingerprint)
+
+    @classmethod
+    def merged(cls, parts: Sequence["Segment"], by_graph: bool, progress: Progress | None = None) -> "Segment":
+        """Those that are still there of several, in order."""
+        import pyarrow as pa
+
+        rows = [np.flatnonzero(part.alive) for part in parts]
+        return cls.of(
+            Measures.concatenate([part.checked()[own] for part, own in zip(parts, rows, strict=True)]),
+            np.concatenate([part.vectors[own] for part, own in zip(parts, rows, strict=True)]),
+            pa.concat_tables([part.table.take(own) for part, own in zip(parts, rows, strict=True)]).combine_chunks(),
+            by_graph,
+            progress,
+        )
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Of all measures, those removed too."""
+        found = self.table.column("id").to_numpy()
+        return np.asarray(found if found.dtype.kind == "i" else found.astype(str))
+
+    def without(self, rows: Int64[np.ndarray, " k"]) -> "Segment":
+        """The same, some of them removed."""
+        alive = self.alive.copy()
+        alive[rows] = False
+        return replace(self, alive=alive)
+
+    def checked(self) -> Measures:
+        """The measures, after a look whether they are those that came.
+
+        Raises:
+            ArtifactError: they are others.
+        """
+        if self.measures.fingerprint != self.fingerprint:
+            raise ArtifactError("the index was made of other measures than lie in its folder; make it again")
+        return self.measures
+
+    def nearest(
+        self,
+        queries: Float32[np.ndarray, "q dim"],
+        k: int,
+        wanted: Bool[np.ndarray, " n"] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Int64[np.ndarray, "q found"], Float64[np.ndarray, "q found"]]:
+        """Rows and distances of the k nearest vectors that are there and wanted, or of all these if they are fewer."""
+        allowed = self.alive if wanted is None else self.alive & wanted
+        count = int(np.count_nonzero(allowed))
+        k = min(k, count)
+        if k == 0:
+            return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
+        if self.graph is not None and count >= _GRAPH_SHARE * len(self):
+            return self.graph.nearest(queries, self.vectors, k, allowed if count < len(self) else None, progress)
+        return nearest(queries, self.vectors, k, np.flatnonzero(allowed) if count < len(self) else None, progress)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write it, and return what `load` has to know."""
+        from pyarrow import feather
+
+        folder.mkdir()
+        self.measures.save(folder / "measures")
+        np.save(folder / "vectors.npy", self.vectors)
+        feather.write_feather(self.table, str(folder / "table.arrow"), compression="uncompressed")
+        if self.graph:
+            self.graph.write(folder / "graph.faiss")
+        for file in folder.rglob("*.*"):  # on the disk, before anything says that they are there
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        return {"folder": folder.name, "count": len(self), "fingerprint": self.fingerprint, "sha256": _hashes(folder)}
+
+    @classmethod
+    def load(cls, folder: Path, known: dict[str, Any], removed: Int64[np.ndarray, " k"]) -> "Segment":
+        """What `save` wrote, as memory maps.
+
+        Raises:
+            ArtifactError: a file is damaged.
+        """
+        from pyarrow import feather
+
+        for name, expected in known["sha256"].items():
+            if file_hash(folder / name) != expected:
+                raise ArtifactError(f"{folder / name} is damaged: its checksum is another; make the index again")
+        graph = Graph.read(folder / "graph.faiss") if "graph.faiss" in known["sha256"] else None
+        alive = np.ones(known["count"], dtype=bool)
+        alive[removed] = False
+        segment = cls(
+            Measures.load(folder / "measures"),
+            np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False),
+            feather.read_table(str(folder / "table.arrow"), memory_map=True),
+            alive,
+            graph,
+            known["fingerprint"],
+            folder,
+        )
+        if not len(segment.measures) == len(segment.vectors) == segment.table.num_rows == known["count"]:
+            raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
+        return segment
+
+
+def records(count: int, ids: Any, labels: Any, payloads: Sequence[Any] | None) -> "pyarrow.Table":
+    """What is known of so many measures, checked.
+
+    Raises:
+        SettingError: another number of them, an id that comes twice, or a payload that JSON has no form for.
+    """
+    import pyarrow as pa
+
+    ids = np.asarray(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    for name, given in (("ids", ids), ("labels", labels), ("payloads", payloads)):
+        if given is not None and len(given) != count:
+            raise SettingError(f"there are {count} measures and {len(given)} {name}; give one for each")
+    if ids.ndim != 1 or (count and ids.dtype.kind not in "iuU"):
+        raise SettingError(f"ids have shape {ids.shape} and type {ids.dtype}; give {count} whole numbers, or strings")
+    ids = ids.astype(str if ids.dtype.kind == "U" else np.int64)
+    found, times = np.unique(ids, return_counts=True)
+    if (times > 1).any():
+        raise SettingError(
+            f"the id {found[times > 1].tolist()[0]!r} comes {times[times > 1][0]} times; give each measure its own"
+        )
+    try:
+        written = [None if one is None else json.dumps(one, allow_nan=False) for one in payloads or [None] * count]
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"a payload is kept as JSON, and one has no such form: {error}") from error
+    named = [None if label is None else str(label) for label in ([None] * count if labels is None else labels)]
+    return pa.table(
+        {
+            "id": pa.array(ids.tolist(), pa.string() if ids.dtype.kind == "U" else pa.int64()),
+            "label": pa.array(named, pa.string()),
+            "payload": pa.array(written, pa.string()),
+        }
+    )
+
+
+def file_hash(file: Path) -> str:
+    """Of its content."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    names = ("vectors.npy", "table.arrow", "graph.faiss")
+    return {name: file_hash(folder / name) for name in names if (folder / name).exists()}
