@@ -129,29 +129,6 @@ def scale() -> str:
     return "\n".join(rows)
 
 
-def index() -> str:
-    """Search by a graph and without one, a row for each number of vectors."""
-    rows = [
-        "| vectors | graph built, s | peak memory, MB | one query, ms: median, 95th percentile | each of 1,000, ms | "
-        "recall@10 | without a graph: one query, ms | each of 1,000, ms |",
-        "|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for size, found in recorded("index")["results"]["sizes"].items():
-        built, asked, flat = (found[step] for step in ("build", "ask", "flat"))
-        cells = [
-            f"{int(size):,}",
-            f"{built['seconds']:,.0f}",
-            f"{max(built['peak_megabytes'], asked['peak_megabytes_of_queries']):,.0f}",
-            f"{asked['milliseconds_median']:.2f}, {asked['milliseconds_p95']:.2f}",
-            f"{asked['milliseconds_each_of_many']:.2f}",
-            f"{asked['recall_at_10']:.3f}",
-            f"{flat['milliseconds_median']:.2f}",
-            f"{flat['milliseconds_each_of_many']:.2f}",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
 _LAST = {"most_solved": ",", "seconds_a_query": ".2g"}
 
 
@@ -219,7 +196,6 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "kinds": kinds,
         "speed": speed,
         "scale": scale,
-        "index": index,
     },
     "docs/trust.md": {"intervals": intervals, "bounds": bounds, "neighbours": neighbours, "unusual": unusual},
 }
