@@ -283,9 +283,12 @@ class Measures:
     def _digests(self) -> Int64[np.ndarray, " n"]:
         hashes = np.empty(len(self), dtype=np.uint64)
         ends = np.searchsorted(self.offsets, np.arange(_BLOCK, int(self.offsets[-1]) + _BLOCK, _BLOCK), side="right")
+        # Of a common support each point is hashed once, unless the measures are few for it.
+        common = None if self.atoms is None or len(self.support) > len(self.atoms) else _hashed(self.support)
         for start, stop in itertools.pairwise(np.unique([0, *np.clip(ends - 1, 0, len(self)), len(self)]).tolist()):
             own = slice(int(self.offsets[start]), int(self.offsets[stop]))
-            points = _hashed(self.support[own] if self.atoms is None else self.support[self.atoms[own]])
+            atoms = own if self.atoms is None else self.atoms[own]
+            points = _hashed(self.support[atoms]) if common is None else common[atoms]
             mass = np.round(np.asarray(self.weights[own]) * 1e9).astype(np.uint64)
             # A sum forgets the order; splitting an atom in two is another way to store the measure, and is not seen.
             hashes[start:stop] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[start:stop] - own.start)
