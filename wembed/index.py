@@ -196,7 +196,8 @@ class Index:
             kinds = "whole numbers", "strings"
             was, now = kinds if isinstance(new[0], str) else kinds[::-1]
             raise SettingError(f"the ids of this index are {was}, and these are {now}; give {was}")
-        known = next((one for one in new if one in self._places), None) if self._segments else None
+        given = new if self._segments and ids is not None else []  # numbers in turn are new, and nothing is looked up
+        known = next((one for one in given if one in self._places), None)
         if known is not None:
             raise SettingError(f"the id {known!r} is there already; give another one, or use update")
         vectors = self.embedder.transform(measures)
