@@ -23,8 +23,7 @@ def index(fitted: wembed.Embedder, some_digits: Measures) -> Index:
     )
 
 
-@pytest.mark.parametrize("method", ["flat", "hnsw", "auto"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("method", "seed"), [("flat", 0), ("hnsw", 1), ("auto", 2)])
 def test_whatever_comes_and_goes_the_answers_are_those_of_what_is_there(
     fitted: wembed.Embedder,
     some_digits: Measures,
@@ -132,8 +131,10 @@ def test_ids_of_what_is_gone_are_not_given_again(
     index.add(some_digits[9:10], ids=[4])  # but may be taken
 
 
-@pytest.mark.parametrize("way", [{}, {"rerank": 6}, {"recall": 0.9}, {"certified": True}])
-@pytest.mark.parametrize("method", ["flat", "hnsw"])
+@pytest.mark.parametrize(
+    ("way", "method"),
+    [({}, "flat"), ({}, "hnsw"), ({"rerank": 6}, "hnsw"), ({"recall": 0.9}, "flat"), ({"certified": True}, "flat")],
+)
 def test_neighbours_are_found_among_those_wanted(
     fitted: wembed.Embedder, some_digits: Measures, way: dict[str, float], method: str
 ) -> None:
@@ -235,7 +236,7 @@ def test_a_kill_at_any_moment_of_a_write_leaves_an_index_whole(
         "    index.add(measures[i % 30 : i % 30 + 1]); index.save(folder)"
     )
     rng, counts = np.random.default_rng(0), [60]
-    for _ in range(3):
+    for _ in range(2):
         arguments = [sys.executable, "-c", script, str(tmp_path / "index"), str(tmp_path / "more")]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as writer:
             assert writer.stdout is not None

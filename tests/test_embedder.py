@@ -271,25 +271,26 @@ def test_a_model_is_found_in_its_run_and_never_written_over_a_file(
 
 @pytest.mark.parametrize("given", ["drawn", "all"])
 def test_measures_that_come_often_are_learned_from_once(
-    some_digits: Measures, quick: wembed.TrainingSettings, tmp_path: Path, given: str
+    quick: wembed.TrainingSettings, tmp_path: Path, given: str
 ) -> None:
-    often = some_digits[[*range(60), *range(30)]]
+    measures = clouds(60, 2)
+    often = measures[[*range(60), *range(30)]]
     settings = {"pairs": 400, "training": quick, "n_jobs": 1, "references": 0, "encoder": "quantiles"}
 
-    def fit(measures: Measures, name: str) -> Embedder:
+    def fit(source: Measures, name: str) -> Embedder:
         if given == "drawn":
-            return Embedder(**settings).fit(measures)
-        return Embedder(**settings).fit(measures, distances=wembed.precompute(measures, tmp_path / name, "all"))
+            return Embedder(**settings).fit(source)
+        return Embedder(**settings).fit(source, distances=wembed.precompute(source, tmp_path / name, "all", n_jobs=1))
 
-    once, again = fit(some_digits[:60], "once"), fit(often, "often")
+    once, again = fit(measures, "once"), fit(often, "often")
     for name, part in once.split_.parts().items():
         np.testing.assert_array_equal(again.split_.parts()[name], part)
     if given == "drawn":
-        np.testing.assert_array_equal(once.transform(some_digits[:60]), again.transform(some_digits[:60]))
+        np.testing.assert_array_equal(once.transform(measures), again.transform(measures))
     else:
         assert again.pairs_used_["train"] > once.pairs_used_["train"]  # pairs with a copy count as pairs with the first
     fresh = again.unseen(often)
-    assert len(fresh) == np.isin(often.digests(), some_digits[once.split_.test].digests()).sum()
+    assert len(fresh) == np.isin(often.digests(), measures[once.split_.test].digests()).sum()
 
 
 def test_saved_and_loaded_gives_the_same_vectors(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_an_interval_beyond_the_range_goes_by_the_end_of_the_range(calibrated: E
 
 
 @pytest.mark.parametrize("refine", [False, True])
-@pytest.mark.parametrize("shift", [20, 100, 10_000])
+@pytest.mark.parametrize("shift", [20, 10_000])
 def test_measures_moved_far_apart_are_predicted_well_and_said_to_be(
     calibrated: Embedder, unseen: Measures, shift: float, refine: bool
 ) -> None:
