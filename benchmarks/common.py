@@ -7,8 +7,9 @@ import platform
 import resource
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ def peak_megabytes() -> float:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return max(own, children) / 1024
+
+
+def is_step(steps: Mapping[str, Callable[[Path, int], dict[str, Any]]]) -> bool:
+    """Whether this process is to do one step for another, by `measured`; if so it has been done."""
+    if "--step" not in sys.argv:
+        return False
+    step, folder, size = sys.argv[2:5]
+    started = time.perf_counter()
+    found = steps[step](Path(folder), int(size))
+    seconds = time.perf_counter() - started
+    print(json.dumps({**found, "seconds": seconds, "peak_megabytes": peak_megabytes()}))
+    return True
+
+
+def measured(file: str, step: str, folder: Path, size: int) -> dict[str, Any]:
+    """What a step of a benchmark found in a process of its own, its seconds and its peak memory."""
+    command = [sys.executable, file, "--step", step, str(folder), str(size)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
 
 
 def commit() -> str | None:

@@ -1,15 +1,13 @@
 """A million embeddings of 128 numbers on two cores: is the graph built in minutes, and one query answered in 2 ms?"""
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, peak_megabytes, record
+from common import arguments, is_step, measured, peak_megabytes, record
 
 from wembed import Embedder, Measures, TrainingSettings
 from wembed.learning.augmentation import distorted
@@ -87,27 +85,17 @@ def flat(folder: Path, size: int) -> dict[str, float]:
 
 
 def main() -> None:
-    actions: dict[str, Any] = {"embed": embed, "build": build, "ask": ask, "flat": flat}
-    if "--step" in sys.argv:
-        step, place = sys.argv[2:4]
-        started = time.perf_counter()
-        found = actions[step](Path(place), int(sys.argv[4]))
-        seconds = time.perf_counter() - started
-        print(json.dumps({**found, "seconds": seconds, "peak_megabytes": peak_megabytes()}))
+    if is_step({"embed": embed, "build": build, "ask": ask, "flat": flat}):
         return
     chosen = arguments(__doc__ or "")
     sizes = (2_000,) if chosen.smoke else (10_000, 50_000, 200_000, 1_000_000)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=chosen.work) as folder:
-
-        def run(step: str, size: int) -> dict[str, float]:
-            command = [sys.executable, __file__, "--step", step, folder, str(size)]
-            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found: dict[str, float] = json.loads(printed.splitlines()[-1])
-            return found
-
-        results: dict[str, Any] = {"embed": run("embed", sizes[-1])}
-        results["sizes"] = {str(size): {step: run(step, size) for step in ("build", "ask", "flat")} for size in sizes}
+    with tempfile.TemporaryDirectory(dir=chosen.work) as place:
+        run = partial(measured, __file__, folder=Path(place))
+        results: dict[str, Any] = {"embed": run("embed", size=sizes[-1])}
+        results["sizes"] = {
+            str(size): {step: run(step, size=size) for step in ("build", "ask", "flat")} for size in sizes
+        }
     record("index", __doc__ or "", results, smoke=chosen.smoke)
 
 

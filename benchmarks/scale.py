@@ -1,15 +1,10 @@
 """Do 10^8 pairs in a store, and a million measures of 100 atoms, stay within the memory of a laptop?"""
 
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import arguments, peak_megabytes, record
+from common import arguments, is_step, measured, record
 
 from wembed import DistanceStore, Measures
 from wembed.readers import digits
@@ -84,13 +79,7 @@ def map_(folder: Path, _: int) -> dict[str, float]:
 
 
 def main() -> None:
-    actions: dict[str, Any] = dict(zip(STEPS, (plan, write, read, query, build, map_), strict=True))
-    if "--step" in sys.argv:
-        step, place = sys.argv[2:4]
-        started = time.perf_counter()
-        found = actions[step](Path(place), int(sys.argv[4]))
-        seconds = time.perf_counter() - started
-        print(json.dumps({**found, "seconds": seconds, "peak_megabytes": peak_megabytes()}))
+    if is_step(dict(zip(STEPS, (plan, write, read, query, build, map_), strict=True))):
         return
     chosen = arguments(__doc__ or "")
     results = {}
@@ -99,9 +88,7 @@ def main() -> None:
         for step in STEPS:
             pairs, measures = (100_000, 2_000) if chosen.smoke else (100_000_000, 1_000_000)
             size = measures if step in ("build", "map") else pairs
-            command = [sys.executable, __file__, "--step", step, folder, str(size)]
-            finished = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[step] = json.loads(finished.stdout.splitlines()[-1])
+            results[step] = measured(__file__, step, Path(folder), size)
     record("scale", __doc__ or "", results, smoke=chosen.smoke)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alternate, arguments, peak_megabytes, record, spread
+from common import alternate, arguments, is_step, measured, record, spread
 
 STEPS = ("read", "precompute", "fit", "fit_1e6_pairs", "transform", "index", "query")
 
@@ -63,15 +63,10 @@ def quickstart(folder: Path, smoke: bool) -> float:
 
 def step_memory(folder: Path, smoke: bool) -> dict[str, float]:
     """Peak memory of each step in a process of its own; of the largest process where there are several."""
-    peaks = {}
-    for step in STEPS:
-        command = [sys.executable, __file__, "--step", step, str(folder), "smoke" if smoke else "full"]
-        finished = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[step] = float(finished.stdout.split()[-1])
-    return peaks
+    return {step: measured(__file__, step, folder, int(smoke))["peak_megabytes"] for step in STEPS}
 
 
-def run_step(step: str, folder: Path, smoke: bool) -> None:
+def run_step(step: str, folder: Path, smoke: int) -> dict[str, float]:
     from wembed import Embedder, Index, TrainingSettings, load, precompute
     from wembed.readers import digits
 
@@ -90,7 +85,7 @@ def run_step(step: str, folder: Path, smoke: bool) -> None:
         Index(load(folder / "model"), measures).save(folder / "index")
     elif step == "query":
         Index.load(folder / "index").query(measures[:100], k=10)
-    print(peak_megabytes())
+    return {}
 
 
 def million(embedder: Any, measures: Any, count: int) -> None:
@@ -120,9 +115,7 @@ def million(embedder: Any, measures: Any, count: int) -> None:
 
 
 def main() -> None:
-    if "--step" in sys.argv:
-        step, folder, size = sys.argv[2:5]
-        run_step(step, Path(folder), size == "smoke")
+    if is_step({step: partial(run_step, step) for step in STEPS}):
         return
     chosen = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
-from wembed.errors import ReadError, SeenWarning, SettingError, UnusualWarning, WembedError
+from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
@@ -70,8 +70,9 @@ Order = Annotated[float, typer.Option(help="p of W_p.")]
 
 
 def _jobs(value: int) -> int:
-    if value == 0:
-        raise SettingError("n_jobs=0; give a number of processes, or -1 for one a core")
+    from wembed.transport.parallel import check_jobs
+
+    check_jobs(value)
     return value
 
 
@@ -551,7 +552,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    ours = issubclass(category, (UnusualWarning, SeenWarning))
+    ours = issubclass(category, UnusualWarning)
     _say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
 

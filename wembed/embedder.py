@@ -525,7 +525,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         whole("random_state", self.random_state, also=", so that a fit can be repeated")
         check_jobs(self.n_jobs)
-        self._draw().split(measures)
         if not (isinstance(self.references, str) and self.references == "auto"):
             whole("references", self.references, also=", or 'auto'")
         if self.references and not isinstance(self.metric, str):
@@ -536,6 +535,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             ENCODINGS[self.encoder].check_collection(measures)
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
+        self._draw().split(measures)  # last, as it reads all of them
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_encoding"):

@@ -205,7 +205,6 @@ class Index:
             self._segments.append(Segment.of(measures, vectors, table, False))
             if isinstance(new[0], int):
                 self._next = max(self._next, max(new) + 1)
-            self._changed()
             self._tidy(progress)
         return np.asarray(new)
 
@@ -218,9 +217,7 @@ class Index:
         places = np.unique(self._found(list(ids)))
         if len(places) == len(self):
             raise SettingError("an index of no measures finds none; remove its folder in place of all its measures")
-        for number, own in self._by_segment(places):
-            self._segments[number] = self._segments[number].without(own)
-        self._changed()
+        self._forget(places)
         self._tidy(progress)
 
     def update(
@@ -246,10 +243,8 @@ class Index:
             [one.payload for one in known] if payloads is None else payloads,
         )
         new = Segment.of(measures, self.embedder.transform(measures), table, False)
-        for number, own in self._by_segment(np.sort(self._found(table.column("id").to_pylist()))):
-            self._segments[number] = self._segments[number].without(own)
+        self._forget(np.sort(self._found(table.column("id").to_pylist())))
         self._segments.append(new)
-        self._changed()
         self._tidy(progress)
 
     def query(
@@ -415,6 +410,7 @@ class Index:
                 Segment.load(folder / Path(one["folder"]).name, one, np.asarray(one["removed"], dtype=np.int64))
                 for one in header["segments"]
             ]
+            index._changed()
         except (KeyError, TypeError, IndexError, OSError, ValueError, WembedError) as error:
             if _header_of(folder) != header:  # written again in the meantime
                 return cls.load(folder)
@@ -427,8 +423,11 @@ class Index:
     # ---- places: numbers of measures, those removed too, segment after segment
 
     def _changed(self) -> None:
-        for name in ("ids", "labels", "measures", "vectors", "_places", "_starts", "_counts", "_side", "_alive"):
-            self.__dict__.pop(name, None)
+        """Forget what was derived from the segments."""
+        self._side: Side | None = None
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " segments"]:
@@ -455,7 +454,7 @@ class Index:
         return first if not others and first.alive.all() else None
 
     def _numbered(self, count: int) -> Int64[np.ndarray, " n"]:
-        if self._segments and self.ids.dtype.kind != "i":
+        if self._segments and not self._segments[0].numbered:
             raise SettingError("the ids of this index are strings; give one for each of the measures")
         return np.arange(self._next, self._next + count)
 
@@ -468,19 +467,21 @@ class Index:
             raise SettingError(f"there is no measure with the id {missing!r} in this index") from None
 
     def _ids_at(self, places: Int64[np.ndarray, "q k"]) -> np.ndarray:
-        found = np.empty(places.shape, dtype=self._segments[0].ids.dtype if len(self._segments) == 1 else object)
-        of = np.searchsorted(self._starts, places, side="right") - 1
-        for number in np.unique(of).tolist():
-            own = of == number
-            rows = places[own] - self._starts[number]
-            found[own] = self._segments[number].table.column("id").take(rows).to_pylist()
-        return found if found.dtype != object else np.asarray(found.tolist()).reshape(places.shape)
+        """Their ids, which of strings are as long as these have it."""
+        asked, back = np.unique(places, return_inverse=True)
+        parts = [self._segments[k].ids_at(own) for k, own in self._by_segment(asked)]
+        return np.concatenate(parts or [self._segments[0].ids[:0]])[back].reshape(places.shape)
 
     def _by_segment(self, places: Int64[np.ndarray, " k"]) -> list[tuple[int, Int64[np.ndarray, " own"]]]:
         """Of ascending places, the segments and the rows in each."""
         cuts = np.searchsorted(places, [*self._starts[1:].tolist(), np.iinfo(np.int64).max])
         parts = np.split(places, cuts[:-1])
         return [(k, own - self._starts[k]) for k, own in enumerate(parts) if len(own)]
+
+    def _forget(self, places: Int64[np.ndarray, " k"]) -> None:
+        """Those at ascending places are no longer there."""
+        for number, own in self._by_segment(places):
+            self._segments[number] = self._segments[number].without(own)
 
     def _at(self, places: Int64[np.ndarray, " k"]) -> Measures:
         """The measures at ascending places."""
@@ -595,12 +596,10 @@ class Index:
 
     def _sketched(self, n_jobs: int) -> Side:
         """What bounds know of the collection."""
-        if "_side" not in self.__dict__:
+        if self._side is None:
             with bar(self.embedder.verbose, "references", unit="measures") as show:
-                side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
-            self.__dict__["_side"] = side
-        found: Side = self.__dict__["_side"]
-        return found
+                self._side = self.embedder.trust.side(self.measures, np.asarray(self.vectors), True, n_jobs, show)
+        return self._side
 
     def _solve(
         self, queries: Measures, rows: np.ndarray, places: np.ndarray, n_jobs: int, progress: Progress | None = None

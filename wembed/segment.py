@@ -19,7 +19,7 @@ from wembed.transport.parallel import Progress
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Segment", "file_hash", "records"]
+__all__ = ["Segment", "records"]
 
 _GRAPH_SHARE = 0.1  # of the vectors of a graph that may be answers, below which these are looked at one by one
 
@@ -64,6 +64,8 @@ class Segment:
         """Those that are still there of several, in order."""
         import pyarrow as pa
 
+        if len(parts) == 1 and parts[0].alive.all():  # nothing but its graph is new
+            return replace(parts[0], graph=Graph.build(parts[0].vectors, progress) if by_graph else None, path=None)
         rows = [np.flatnonzero(part.alive) for part in parts]
         return cls.of(
             Measures.concatenate([part.checked()[own] for part, own in zip(parts, rows, strict=True)]),
@@ -77,10 +79,22 @@ class Segment:
         return len(self.alive)
 
     @property
+    def numbered(self) -> bool:
+        """Whether the ids are whole numbers; else they are strings."""
+        import pyarrow as pa
+
+        return bool(pa.types.is_integer(self.table.schema.field("id").type))
+
+    @property
     def ids(self) -> np.ndarray:
         """Of all measures, those removed too."""
-        found = self.table.column("id").to_numpy()
-        return np.asarray(found if found.dtype.kind == "i" else found.astype(str))
+        return self.ids_at(slice(None))
+
+    def ids_at(self, rows: "Int64[np.ndarray, ' k'] | slice") -> np.ndarray:
+        """Of the measures in these rows."""
+        column = self.table.column("id")
+        found = (column if isinstance(rows, slice) else column.take(rows)).to_numpy()
+        return np.asarray(found if self.numbered else found.astype(str))
 
     def without(self, rows: Int64[np.ndarray, " k"]) -> "Segment":
         """The same, some of them removed."""
@@ -140,7 +154,7 @@ class Segment:
         from pyarrow import feather
 
         for name, expected in known["sha256"].items():
-            if file_hash(folder / name) != expected:
+            if _file_hash(folder / name) != expected:
                 raise ArtifactError(f"{folder / name} is damaged: its checksum is another; make the index again")
         graph = Graph.read(folder / "graph.faiss") if "graph.faiss" in known["sha256"] else None
         alive = np.ones(known["count"], dtype=bool)
@@ -193,12 +207,11 @@ def records(count: int, ids: Any, labels: Any, payloads: Sequence[Any] | None) -
     )
 
 
-def file_hash(file: Path) -> str:
-    """Of its content."""
+def _file_hash(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     names = ("vectors.npy", "table.arrow", "graph.faiss")
-    return {name: file_hash(folder / name) for name in names if (folder / name).exists()}
+    return {name: _file_hash(folder / name) for name in names if (folder / name).exists()}

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -79,8 +78,6 @@ class Listed:
 class Split:
     """Which measures an encoder learns from, is chosen by, and is judged on. Pairs never cross the parts.
 
-    Of measures that are equal only the first is in a part: in two it would be learned from and judged on.
-
     Attributes:
         train: measures that training steps see.
         validation: measures that choose the checkpoint and set the calibration.
@@ -97,24 +94,21 @@ class Split:
     def of(
         cls, measures: Measures, *, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05, seed: int = 0
     ) -> "Split":
-        """Split at random those measures that differ; see `draw`."""
+        """Split measures at random; see `draw`.
+
+        Of those that are equal only the first is in a part: in two it would be learned from and judged on.
+        """
+        shares = {"validation": validation, "test": test, "calibration": calibration}
+        _check_shares(shares, seed)
         distinct = np.unique(measures.first_alike())
-        shares: dict[str, Any] = {"validation": validation, "test": test, "calibration": calibration, "seed": seed}
-        drawn = cls.draw(len(distinct), repeats=len(measures) - len(distinct), **shares)
+        drawn = cls._drawn(len(distinct), shares, seed, repeats=len(measures) - len(distinct))
         return cls(**{name: distinct[part] for name, part in drawn.parts().items()})
 
     @classmethod
     def draw(
-        cls,
-        count: int,
-        *,
-        validation: float = 0.1,
-        test: float = 0.1,
-        calibration: float = 0.05,
-        seed: int = 0,
-        repeats: int = 0,
+        cls, count: int, *, validation: float = 0.1, test: float = 0.1, calibration: float = 0.05, seed: int = 0
     ) -> "Split":
-        """Split `count` measures at random; an error says that there were `repeats` more.
+        """Split `count` measures at random.
 
         Where `calibration` is not 0, at least 100 measures are for it, or an eighth of those that would be for training
         where that is less, and at most 500: the width of an interval is as sure as they are many, and each is solved
@@ -124,17 +118,15 @@ class Split:
             SettingError: fractions that leave a part empty, or too few measures to split.
         """
         shares = {"validation": validation, "test": test, "calibration": calibration}
-        for name, share in shares.items():
-            if not number(share) or not 0 <= share < 1 or (name == "validation" and share == 0):
-                above = "above 0" if name == "validation" else "from 0"
-                raise SettingError(f"{name}={share!r}; give a share of the measures, {above} to below 1")
-        if sum(shares.values()) >= 1:
-            given = ", ".join(f"{name}={share}" for name, share in shares.items())
-            raise SettingError(f"{given}: these leave no measures to train on")
-        whole("seed", seed)
+        _check_shares(shares, seed)
+        return cls._drawn(count, shares, seed)
+
+    @classmethod
+    def _drawn(cls, count: int, shares: dict[str, float], seed: int, repeats: int = 0) -> "Split":
         if not _large_enough(count, **shares):
-            training = min(1 - sum(shares.values()), (1 - validation - test) * (1 - _CALIBRATION_SHARE))
-            enough = int(4 / min(share for share in (validation, test, training) if share > 0)) + 4
+            held = shares["validation"], shares["test"]
+            training = min(1 - sum(shares.values()), (1 - sum(held)) * (1 - _CALIBRATION_SHARE))
+            enough = int(4 / min(share for share in (*held, training) if share > 0)) + 4
             while _large_enough(enough - 1, **shares):
                 enough -= 1
             repeated = f", without {repeats} that repeat one of them," if repeats else ""
@@ -149,6 +141,17 @@ class Split:
     def parts(self) -> dict[str, Int64[np.ndarray, " n"]]:
         """The parts by name."""
         return {name: getattr(self, name) for name in ("train", "validation", "test", "calibration")}
+
+
+def _check_shares(shares: dict[str, float], seed: int) -> None:
+    for name, share in shares.items():
+        if not number(share) or not 0 <= share < 1 or (name == "validation" and share == 0):
+            above = "above 0" if name == "validation" else "from 0"
+            raise SettingError(f"{name}={share!r}; give a share of the measures, {above} to below 1")
+    if sum(shares.values()) >= 1:
+        given = ", ".join(f"{name}={share}" for name, share in shares.items())
+        raise SettingError(f"{given}: these leave no measures to train on")
+    whole("seed", seed)
 
 
 def _sizes(count: int, validation: float, test: float, calibration: float) -> list[int]:
