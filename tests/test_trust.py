@@ -204,7 +204,9 @@ def test_of_near_copies_no_more_is_said_than_that_they_are_near(
     assert held.mean() > 0.95
     assert (found.lower <= found.estimate).all()
     assert (found.estimate <= found.upper).all()
-    if not refine:
+    if refine:
+        np.testing.assert_allclose(found.lower, calibrated.bounds(unseen, copies).lower, rtol=1e-8, atol=1e-12)
+    else:
         np.testing.assert_array_equal(found.lower, 0)
         np.testing.assert_array_equal(found.estimate, found.predicted)
         assert calibrated.distance(unseen, copies, tolerance=0.02, refine=False).exact.all()
@@ -273,6 +275,26 @@ def test_equal_pairs_are_solved_once(calibrated: Embedder, unseen: Measures) -> 
     np.testing.assert_array_equal(
         found.estimate, wembed.exact_distances(together, [(0, 4), (0, 4), (0, 4), (3, 7)], n_jobs=1)
     )
+
+
+def test_measures_that_nearly_equal_are_not_certified_to_be_at_distance_0(
+    calibrated: Embedder, unseen: Measures
+) -> None:
+    weights = [m.weights.copy() for m in unseen]
+    for w in weights:
+        w[[0, -1]] += [4e-10, -4e-10]
+    nearly = Measures.from_point_clouds([m.support for m in unseen], weights)
+    alike = unseen.digests() == nearly.digests()
+    assert alike.any()  # told apart to nine decimals
+    a, b = unseen[alike], nearly[alike]
+    pairs = np.stack([np.arange(len(a)), np.arange(len(a)) + len(a)], axis=1)
+    exact = wembed.exact_distances(Measures.concatenate([a, b]), pairs)
+    assert exact.min() > 1e-6
+    bounds, found = calibrated.bounds(a, b), calibrated.distance(a, b, interval=0.9)
+    assert (bounds.lower <= exact).all()
+    assert (exact <= bounds.upper).all()
+    assert not found.exact.any()
+    np.testing.assert_allclose(calibrated.distance(a, b, tolerance=1e-3).estimate, exact, rtol=1e-6)
 
 
 def test_bounds_of_a_measure_and_itself_are_0(calibrated: Embedder, unseen: Measures) -> None:

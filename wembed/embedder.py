@@ -274,8 +274,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         particular pair, for the pairs of one particular measure, for distances chosen because they are small, or for
         measures unlike those learned from. Of pairs predicted nearer than 199 of 200 calibration pairs, such as a
         measure and a copy with a little noise, next to nothing is known: their interval begins at 0, or at the
-        certified bound where references are used, and a tolerance has them solved. Of pairs predicted farther apart
-        than 199 of 200 the error is taken to be as great a share of the distance as at that end.
+        certified bound where references are used; without them a tolerance has them solved. Of pairs predicted farther
+        apart than 199 of 200 the error is taken to be as great a share of the distance as at that end.
 
         Args:
             a: measures.
@@ -398,8 +398,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: fewer than 24 measures that the model has not learned from, or fewer than 100 pairs; or nearly
-                all of them at distance 0.
+            SettingError: fewer than 24 measures that differ and that the model has not learned from, or fewer than 100
+                pairs; or nearly all of them at distance 0.
         """
         whole("pairs", pairs, _FEWEST_PAIRS)
         whole("seed", seed)
@@ -854,8 +854,8 @@ def evaluate(
     seen = int(embedder._has_seen(measures).sum())
     if seen:
         _warn(
-            f"{seen:,} of {len(measures):,} measures are those that the model was fitted to or calibrated on, so its "
-            "errors on them tell little of others; embedder.unseen(measures) gives those that it has not seen",
+            f"{seen:,} of {len(measures):,} measures are those that the model was fitted to or calibrated on, so it "
+            "looks better on them than on others; embedder.unseen(measures) gives those that it has not seen",
             SeenWarning,
         )
     report = compare(
@@ -874,7 +874,8 @@ def evaluate(
     )
     trust = embedder.trust
     used, places = np.unique(report.asked, return_inverse=True)
-    refine, vectors = trust.refines(len(report.asked), (measures[used],), None), embedder._encoded(measures)
+    distinct = len(np.unique(measures.first_alike(exact=True)[used]))
+    refine, vectors = trust.refines(distinct, len(report.asked)), embedder._encoded(measures)
     side = trust.side(measures[used], vectors[used], refine, n_jobs)
     report = replace(
         report,

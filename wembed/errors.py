@@ -64,4 +64,4 @@ class UnusualWarning(UserWarning):
 
 
 class SeenWarning(UserWarning):
-    """An evaluation on measures that the model was fitted to or calibrated on: errors look smaller than they are."""
+    """An evaluation on measures that the model was fitted to or calibrated on: it looks better there than elsewhere."""

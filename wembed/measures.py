@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -267,20 +267,29 @@ class Measures:
                     digest.update(np.ascontiguousarray(array[start : start + _BLOCK]).data)
         return digest.hexdigest()
 
-    def digests(self) -> Int64[np.ndarray, " n"]:
+    def digests(self, *, exact: bool = False) -> Int64[np.ndarray, " n"]:
         """A 64-bit hash of each measure: equal for the same points and weights, whatever their order and storage.
 
         Weights are told apart to nine decimals: the same image is rounded differently from bytes and from fractions.
+        With `exact` they are told apart to the last bit, as it takes to call a distance 0.
         """
-        return self._digests
+        return self._exact_digests if exact else self._digests
 
-    def first_alike(self) -> Int64[np.ndarray, " n"]:
-        """Of each measure the number of the first that equals it: its own, unless it has come before."""
-        _, first, place = np.unique(self.digests(), return_index=True, return_inverse=True)
+    def first_alike(self, *, exact: bool = False) -> Int64[np.ndarray, " n"]:
+        """Of each measure the number of the first that equals it, by `digests`: its own, unless it has come before."""
+        _, first, place = np.unique(self.digests(exact=exact), return_index=True, return_inverse=True)
         return np.asarray(first[place], dtype=np.int64)
 
     @cached_property
     def _digests(self) -> Int64[np.ndarray, " n"]:
+        return self._hashed_by(lambda weights: np.round(weights * 1e9).astype(np.uint64))
+
+    @cached_property
+    def _exact_digests(self) -> Int64[np.ndarray, " n"]:
+        return self._hashed_by(lambda weights: np.ascontiguousarray(weights, dtype=np.float64).view(np.uint64))
+
+    def _hashed_by(self, told_apart: Callable[[np.ndarray], np.ndarray]) -> Int64[np.ndarray, " n"]:
+        """Digests by what weights are told apart by."""
         hashes = np.empty(len(self), dtype=np.uint64)
         ends = np.searchsorted(self.offsets, np.arange(_BLOCK, int(self.offsets[-1]) + _BLOCK, _BLOCK), side="right")
         # Of a common support each point is hashed once, unless the measures are few for it.
@@ -289,7 +298,7 @@ class Measures:
             own = slice(int(self.offsets[start]), int(self.offsets[stop]))
             atoms = own if self.atoms is None else self.atoms[own]
             points = _hashed(self.support[atoms]) if common is None else common[atoms]
-            mass = np.round(np.asarray(self.weights[own]) * 1e9).astype(np.uint64)
+            mass = told_apart(np.asarray(self.weights[own]))
             # A sum forgets the order; splitting an atom in two is another way to store the measure, and is not seen.
             hashes[start:stop] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[start:stop] - own.start)
         hashes.flags.writeable = False  # everybody is given the same array

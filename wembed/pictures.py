@@ -15,10 +15,11 @@ def draw_scatter(report: Report, file: Path) -> None:
     """Predicted against exact distances of unseen pairs, with 90 % intervals or else the band that holds 98 %."""
     errors = report.errors["wembed"]
     recall = "" if errors.recall_at_10 is None else f", recall@10 {errors.recall_at_10:.3f}"
+    which = "measures" if report.seen else "unseen measures"
     with figures.plain_style():
         figure = figures.draw_scatter(report)
         figure.suptitle(
-            f"{report.pairs:,} pairs of unseen measures\nmean relative error {errors.relative_error:.2%}{recall}",
+            f"{report.pairs:,} pairs of {which}\nmean relative error {errors.relative_error:.2%}{recall}",
             fontsize=10,
         )
         figure.savefig(file)

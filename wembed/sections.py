@@ -353,7 +353,7 @@ def doubts(report: Report) -> Section:
     if report.seen:
         points.append(
             f"Measures it knows: the model was fitted to or calibrated on {report.seen:,} of these "
-            f"{report.measures:,}. On measures that are new to it, errors are larger than this page says."
+            f"{report.measures:,}. On measures that are new to it, errors are likely to be larger than this page says."
         )
     if len(exact) >= 5:
         near, *rest = _fifths(exact, errors)

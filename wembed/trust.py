@@ -40,8 +40,9 @@ class Distances:
     Attributes:
         predicted: Euclidean distance of the vectors.
         estimate: the exact distance where it was solved; else the predicted one, corrected by what calibration pairs
-            like it have shown, and within the interval; within the certified bounds as well where references were used,
-            which bring it nearer to the exact distance in the mean. Without them it is about as near as the predicted.
+            like it have shown, where there are such, and moved into the interval; into the certified bounds as well
+            where references were used, which bring it nearer to the exact distance in the mean. Without them it is
+            about as near as the predicted one.
         lower: lower end of the interval; the exact distance where it was solved.
         upper: upper end of the interval.
         exact: whether it was solved, or is that of a measure to itself.
@@ -205,16 +206,13 @@ class Trust:
         self._check_references(refine)
         sketched = None
         if refine and self.sketcher:
-            distinct, whose = np.unique(measures.first_alike(), return_inverse=True)
+            distinct, whose = np.unique(measures.first_alike(exact=True), return_inverse=True)
             sketched = self.sketcher(measures[distinct], n_jobs, progress), whose
         return Side(measures, vectors, self.unusualness(measures, vectors), sketched)
 
-    def refines(self, pairs: int, sides: Sequence[Measures], refine: bool | None) -> bool:
-        """Whether to go by way of references: as told, or where that takes less than half the solves of the pairs."""
-        if refine is not None or self.sketcher is None:
-            return bool(refine)
-        most = pairs // (2 * len(self.sketcher.references.measures))
-        return most > 0 and sum(len(np.unique(side.digests())) for side in sides) <= most
+    def refines(self, measures: int, pairs: int) -> bool:
+        """Whether to go by way of references takes less than half the solves of so many pairs of so many measures."""
+        return self.sketcher is not None and 2 * len(self.sketcher.references.measures) * measures <= pairs > 0
 
     def answer(
         self, level: float, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
@@ -332,7 +330,7 @@ class Trust:
         """Certified bounds; both sides have sketches."""
         sketcher, places = self._sketches(a, b, i, j)
         upper = sketcher.upper(*places).min(axis=1)
-        upper[a.measures.digests()[i] == b.measures.digests()[j]] = 0.0
+        upper[a.measures.digests(exact=True)[i] == b.measures.digests(exact=True)[j]] = 0.0
         return Bounds(np.minimum(self.lower(a, b, i, j), upper), upper)
 
     def _known(
@@ -356,7 +354,7 @@ class Trust:
     def _interval(
         self, model: IntervalModel, level: float, traits: Float64[np.ndarray, "k traits"], predicted: np.ndarray
     ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Lower and upper end, where there are calibration pairs to go by; beyond, no more than what these suggest.
+        """Lower and upper end. Outside of [near, far] the model is asked at the nearer end of that range.
 
         Of a pair predicted nearer than they are, such as a measure and a copy with a little noise, it is believed that
         it is no farther apart than pairs at the end of their range. Of one predicted farther apart, such as measures
@@ -376,7 +374,7 @@ class Trust:
         """Whether a[i] and b[j] are the same measure: vectors of one may differ by rounding, those of two be equal."""
         same = np.asarray(predicted <= _ROUNDED * self.scale)
         if same.any():
-            same[same] = a.measures.digests()[i[same]] == b.measures.digests()[j[same]]
+            same[same] = a.measures.digests(exact=True)[i[same]] == b.measures.digests(exact=True)[j[same]]
         return same
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -489,7 +487,8 @@ def answered(
         SolverError: a solution could not be certified.
     """
     i, j = pairs
-    refine = trust.refines(len(i), (a[0],) if b is a else (a[0], b[0]), asked.refine)
+    alike = _Alike.of(a[0], None if b is a else b[0])
+    refine = trust.refines(alike.distinct, len(i)) if asked.refine is None else asked.refine
     trust.check(asked.level, refine=refine)
     left = trust.side(*a, refine, n_jobs, progress("references"))
     right = left if b is a else trust.side(*b, refine, n_jobs, progress("references"))
@@ -500,23 +499,48 @@ def answered(
         for name, array in trust.answer(asked.level, left, right, i[part], j[part]).arrays.items():
             found.arrays[name][part] = array
     chosen = _worth_solving(found, asked)
-    if len(chosen) == 0:
+    if len(chosen) == 0 or asked.budget == 0:
         return found
-    together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
-    rows = np.stack([i[chosen], j[chosen] + (0 if b is a else len(a[0]))], axis=1)
     # Equal pairs are solved once, and count once: the first of each has its turn, and all are answered.
-    alike = np.sort(together.first_alike()[rows], axis=1)
-    rows, first, place = np.unique(alike, axis=0, return_index=True, return_inverse=True)
-    turn = np.argsort(np.argsort(first))
-    solved = turn < (len(rows) if asked.budget is None else asked.budget)
-    answers = np.full(len(rows), np.nan)
-    answers[solved] = exact_distances(together, rows[solved], cost, n_jobs, progress("exact distances"))
-    done = solved[place.ravel()]
-    chosen, exact = chosen[done], answers[place.ravel()[done]]
+    _, first, place = np.unique(alike.keys(i[chosen], j[chosen]), return_index=True, return_inverse=True)
+    solved = np.sort(first)[: asked.budget]
+    together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
+    rows = np.stack([i[chosen[solved]], j[chosen[solved]] + (0 if b is a else len(a[0]))], axis=1)
+    answers = np.full(len(chosen), np.nan)
+    answers[solved] = exact_distances(together, rows, cost, n_jobs, progress("exact distances"))
+    exact = answers[first[place]]
+    done = ~np.isnan(exact)
     for array in (found.estimate, found.lower, found.upper):
-        array[chosen] = exact
-    found.exact[chosen] = True
-    return replace(found, solved=int(solved.sum()))
+        array[chosen[done]] = exact[done]
+    found.exact[chosen[done]] = True
+    return replace(found, solved=len(solved))
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Which of the measures on both sides of some pairs are equal.
+
+    Attributes:
+        left: of each on the left side, the number of the content.
+        right: of each on the right side.
+        distinct: contents that differ.
+    """
+
+    left: Int64[np.ndarray, " n"]
+    right: Int64[np.ndarray, " m"]
+    distinct: int
+
+    @classmethod
+    def of(cls, a: Measures, b: Measures | None) -> "_Alike":
+        """Of the measures of both sides; without `b` they are the same."""
+        sides = [side.digests(exact=True) for side in (a, b) if side is not None]
+        contents, whose = np.unique(np.concatenate(sides), return_inverse=True)
+        return cls(whose[: len(a)], whose if b is None else whose[len(a) :], len(contents))
+
+    def keys(self, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+        """A number for each pair, equal for pairs of equal measures, whichever of the two comes first."""
+        left, right = self.left[i], self.right[j]
+        return np.asarray(np.minimum(left, right) * self.distinct + np.maximum(left, right))
 
 
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:

@@ -33,7 +33,6 @@ __all__ = [
 MEAN = "mean predictor"
 FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
 _NEIGHBORS = 10
-_MANY = 1_000  # pairs, whose solving is timed without the start of the workers
 _LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
 
 
@@ -238,8 +237,8 @@ def compare(
     pool = np.sort(rng.permutation(len(measures))[:candidates])
     asking = np.sort(rng.permutation(len(pool))[:queries])
     total = len(listed) + len(asking) * len(pool)
-    if total >= _MANY:
-        start_workers(n_jobs)
+    crossing = np.stack([np.repeat(pool[asking], len(pool)), np.tile(pool, len(asking))], axis=1)
+    start_workers(measures, np.concatenate([listed, crossing]), n_jobs)
     started = time.perf_counter()
     solved = exact_distances(
         measures, listed, cost, n_jobs, None if progress is None else lambda done, _: progress(done, total)

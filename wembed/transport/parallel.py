@@ -76,10 +76,12 @@ def exact_distances(
     return distances
 
 
-def start_workers(n_jobs: int) -> None:
-    """Have the workers running and ready to solve, so that what is timed after it is solving alone."""
-    from joblib import effective_n_jobs
+def start_workers(measures: Measures, pairs: Int64[np.ndarray, "k 2"], n_jobs: int) -> None:
+    """Have most workers running, where these pairs are work for some, so that what is timed next is mostly solving."""
+    from joblib import effective_n_jobs  # imported late: half of wembed never solves
 
+    if _work(measures, pairs).sum() < _ALONE_WORK:
+        return
     for _ in in_workers(_import_solver, [()] * int(effective_n_jobs(n_jobs)), n_jobs):
         pass
 

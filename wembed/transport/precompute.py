@@ -41,8 +41,8 @@ def precompute(
     Args:
         measures: the collection.
         path: the folder of the store.
-        pairs: how many pairs, drawn within the parts of the split of measures, where each of those that are equal
-            counts once; or "all"; or a (k, 2) array of your own.
+        pairs: how many pairs, drawn within the parts of the split of measures, equal measures counting as one; or
+            "all"; or a (k, 2) array of your own.
         cost: the ground cost; euclidean W_2 by default.
         n_jobs: processes, or -1 for one a core. `joblib.parallel_config` chooses the backend.
         seed: draws the split and the pairs.
