@@ -230,7 +230,7 @@ def fit(
     _table(report)
     known = sum(len(part) for part in embedder.split_.parts().values())
     if known < len(measures):
-        _say(f"{len(measures) - known:,} of {len(measures):,} measures equal another and were left out")
+        _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     _promise(embedder, out)

@@ -76,13 +76,12 @@ class Solved:
         Raises:
             SettingError: no pair lies within the train part, or none within the validation part.
         """
-        pairs = np.sort(measures.first_alike()[pairs], axis=1)
-        apart = pairs[:, 0] != pairs[:, 1]
+        pairs, distances = _of_distinct(measures.first_alike(), pairs, distances)
         chosen = {}
         for name, members in split.parts().items():
             inside = np.zeros(len(measures), dtype=bool)
             inside[members] = True
-            chosen[name] = inside[pairs].all(axis=1) & apart
+            chosen[name] = inside[pairs].all(axis=1)
             if name in ("train", "validation") and not chosen[name].any():
                 raise SettingError(
                     f"no pair lies within the {len(members)} {name} measures; solve more pairs, or leave the choice of "
@@ -229,6 +228,21 @@ class Kept:
 
     def _drawn_again(self) -> Draw:
         return Draw(*(self.settings[field.name] for field in fields(Draw)))
+
+
+def _of_distinct(
+    first: Int64[np.ndarray, " n"], pairs: Int64[np.ndarray, "k 2"], distances: Float64[np.ndarray, " k"]
+) -> tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, " m"]]:
+    """Pairs in terms of the first of equal measures; one with a copy is kept where there is none that says the same."""
+    copied = (first[pairs] != pairs).any(axis=1)
+    if not copied.any():
+        return pairs, distances
+    low, high = np.sort(first[pairs], axis=1).T
+    keys, order = low * len(first) + high, np.argsort(copied, kind="stable")  # those without a copy come first
+    told = np.zeros(len(pairs), dtype=bool)
+    told[order[np.unique(keys[order], return_index=True)[1]]] = True
+    kept = (low != high) & (told | ~copied)
+    return np.stack([low[kept], high[kept]], axis=1), distances[kept]
 
 
 def _most(split: Split) -> int:
