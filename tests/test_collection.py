@@ -113,6 +113,7 @@ def test_ids_may_be_strings(fitted: wembed.Embedder, some_digits: Measures, tmp_
     found = Index.load(tmp_path / "index").query(some_digits[[2, 22, 3]], k=1)
     assert found.ids[:2, 0].tolist() == ["digit 2", "ä"]
     assert found.ids[2, 0] != "digit 3"
+    assert index.add(some_digits[:0], ids=[]).tolist() == []
     with pytest.raises(SettingError, match="ids of this index are strings; give one for each"):
         index.add(some_digits[:1])
     with pytest.raises(SettingError, match="are strings, and these are whole numbers"):
@@ -162,6 +163,9 @@ def test_neighbours_are_found_among_those_wanted(
         ({"ids": [1, 2]}, "3 measures and 2 ids"),
         ({"ids": [1, 2, 1]}, "the id 1 comes 2 times"),
         ({"ids": [1.5, 2, 3]}, "whole numbers, or strings"),
+        ({"ids": [1, 2, 2**63]}, "whole numbers, or strings"),
+        ({"ids": "abc"}, "ids='abc'; give a list, one for each of 3 measures"),
+        ({"labels": 7}, "labels=7; give a list"),
         ({"ids": [59, 100, 101]}, "the id 59 is there already; give another one, or use update"),
         ({"ids": ["a", "b", "c"]}, "are whole numbers, and these are strings"),
         ({"labels": ["one"]}, "3 measures and 1 labels"),

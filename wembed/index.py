@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,7 @@ class Index:
             raise SettingError(f"method={method!r}; choose one of {', '.join(_METHODS)}")
         if not isinstance(embedder, Embedder):
             raise SettingError(f"an index is made with a fitted Embedder, and this is a {type(embedder).__name__}")
+        embedder.cost.check(measures)
         if len(measures) == 0:
             raise SettingError("an index of no measures finds none; give it at least one")
         self.embedder = embedder
@@ -190,8 +191,11 @@ class Index:
             SettingError: an id that is there already, or of another kind than those there; see `Index` for the others.
             MeasureError: as `Embedder.transform`.
         """
+        self.embedder.cost.check(measures)
         table = records(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
         new = table.column("id").to_pylist()
+        if not new:
+            return np.asarray(new)
         if self._segments and table.schema != self._segments[0].table.schema:
             kinds = "whole numbers", "strings"
             was, now = kinds if isinstance(new[0], str) else kinds[::-1]
@@ -201,11 +205,10 @@ class Index:
         if known is not None:
             raise SettingError(f"the id {known!r} is there already; give another one, or use update")
         vectors = self.embedder.transform(measures)
-        if len(new):
-            self._segments.append(Segment.of(measures, vectors, table, False))
-            if isinstance(new[0], int):
-                self._next = max(self._next, max(new) + 1)
-            self._tidy(progress)
+        self._segments.append(Segment.of(measures, vectors, table, False))
+        if isinstance(new[0], int):
+            self._next = max(self._next, max(new) + 1)
+        self._tidy(progress)
         return np.asarray(new)
 
     def remove(self, ids: "Iterable[int | str]", *, progress: Progress | None = None) -> None:
@@ -214,7 +217,7 @@ class Index:
         Raises:
             SettingError: an id that is not there, or nothing would be left.
         """
-        places = np.unique(self._found(list(ids)))
+        places = np.unique(self._found(ids))
         if len(places) == len(self):
             raise SettingError("an index of no measures finds none; remove its folder in place of all its measures")
         self._forget(places)
@@ -235,6 +238,8 @@ class Index:
             SettingError: an id that is not there; see `Index` for the others.
             MeasureError: as `Embedder.transform`.
         """
+        self.embedder.cost.check(measures)
+        self._found(ids)
         known = [self[one] for one in np.asarray(ids).tolist()]
         table = records(
             len(measures),
@@ -286,7 +291,7 @@ class Index:
         switch("certified", certified)
         if recall is not None:
             share("recall", recall, 0.99, also="; for all of them, ask for certified ones")
-        places = None if among is None else np.unique(self._found(list(among)))
+        places = None if among is None else np.unique(self._found(among))
         count = len(self) if places is None else len(places)
         if k > count:
             what = "the index holds" if places is None else "there are to be neighbours among"
@@ -458,13 +463,14 @@ class Index:
             raise SettingError("the ids of this index are strings; give one for each of the measures")
         return np.arange(self._next, self._next + count)
 
-    def _found(self, ids: "Sequence[int | str]") -> Int64[np.ndarray, " k"]:
+    def _found(self, ids: Iterable[Any]) -> Int64[np.ndarray, " k"]:
         """Places of ids."""
         try:
             return np.array([self._places[one] for one in ids], dtype=np.int64)
-        except (KeyError, TypeError):
-            missing = next(one for one in ids if one not in self._places)
-            raise SettingError(f"there is no measure with the id {missing!r} in this index") from None
+        except KeyError as error:
+            raise SettingError(f"there is no measure with the id {error.args[0]!r} in this index") from None
+        except TypeError:
+            raise SettingError("ids are whole numbers or strings; give one for each measure") from None
 
     def _ids_at(self, places: Int64[np.ndarray, "q k"]) -> np.ndarray:
         """Their ids, which of strings are as long as these have it."""

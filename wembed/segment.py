@@ -181,11 +181,15 @@ def records(count: int, ids: Any, labels: Any, payloads: Sequence[Any] | None) -
     """
     import pyarrow as pa
 
-    ids = np.asarray(ids.tolist() if isinstance(ids, np.ndarray) else ids)
     for name, given in (("ids", ids), ("labels", labels), ("payloads", payloads)):
-        if given is not None and len(given) != count:
+        if given is None:
+            continue
+        if isinstance(given, str) or not hasattr(given, "__len__"):
+            raise SettingError(f"{name}={given!r}; give a list, one for each of {count} measures")
+        if len(given) != count:
             raise SettingError(f"there are {count} measures and {len(given)} {name}; give one for each")
-    if ids.ndim != 1 or (count and ids.dtype.kind not in "iuU"):
+    ids = np.asarray(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    if ids.ndim != 1 or (count and ids.dtype.kind not in "iU"):  # unsigned are those from 2^63 on
         raise SettingError(f"ids have shape {ids.shape} and type {ids.dtype}; give {count} whole numbers, or strings")
     ids = ids.astype(str if ids.dtype.kind == "U" else np.int64)
     found, times = np.unique(ids, return_counts=True)
@@ -193,11 +197,13 @@ def records(count: int, ids: Any, labels: Any, payloads: Sequence[Any] | None) -
         raise SettingError(
             f"the id {found[times > 1].tolist()[0]!r} comes {times[times > 1][0]} times; give each measure its own"
         )
+    nothing = [None] * count
     try:
-        written = [None if one is None else json.dumps(one, allow_nan=False) for one in payloads or [None] * count]
+        kept = nothing if payloads is None else payloads
+        written = [None if one is None else json.dumps(one, allow_nan=False) for one in kept]
     except (TypeError, ValueError) as error:
         raise SettingError(f"a payload is kept as JSON, and one has no such form: {error}") from error
-    named = [None if label is None else str(label) for label in ([None] * count if labels is None else labels)]
+    named = [None if label is None else str(label) for label in (nothing if labels is None else labels)]
     return pa.table(
         {
             "id": pa.array(ids.tolist(), pa.string() if ids.dtype.kind == "U" else pa.int64()),
