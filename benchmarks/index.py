@@ -27,7 +27,7 @@ def embed(folder: Path, size: int) -> dict[str, float]:
     embedder = Embedder(encoder="quantiles", pairs=600 if few else 5_000, training=training, verbose=True).fit(known)
 
     def vectors(source: Measures, count: int, seed: int) -> np.ndarray:
-        return np.asarray(embedder._encoded(distorted(source, count, seed)))
+        return np.asarray(embedder.encode(distorted(source, count, seed)))
 
     blocks = [min(BLOCK, size - start) for start in range(0, size, BLOCK)]
     made = np.concatenate([vectors(measures[:9_000], count, seed) for seed, count in enumerate(blocks)])

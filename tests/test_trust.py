@@ -9,8 +9,9 @@ from scipy.stats import binom
 
 import wembed
 from wembed import Embedder, Index, Measures, SettingError, TrainingSettings
+from wembed.records import Distances
 from wembed.transport.bounds import Bounds, Sketcher
-from wembed.trust import Asked, Distances, _ends, _worth_solving
+from wembed.trust import Asked, _ends, _worth_solving
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,7 @@ def test_other_measures_with_the_same_vector_are_not_taken_for_the_same(
     calibrated: Embedder, unseen: Measures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = np.zeros((1, calibrated.dim_), dtype=np.float32)
-    monkeypatch.setattr(Embedder, "_encoded", lambda self, measures: every.repeat(len(measures), axis=0))
+    monkeypatch.setattr(Embedder, "encode", lambda self, measures: every.repeat(len(measures), axis=0))
     monkeypatch.setattr(Embedder, "_warn_of", lambda *_: None)
     pair = unseen[:1], unseen[1:2]
     (exact,) = wembed.exact_distances(unseen, [(0, 1)])

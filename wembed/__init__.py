@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wembed.client import Client
     from wembed.embedder import Embedder, evaluate, load
     from wembed.errors import (
         ArtifactError,
@@ -12,29 +13,31 @@ if TYPE_CHECKING:
         NotFittedError,
         ReadError,
         SeenWarning,
+        ServiceError,
         SettingError,
         SolverError,
         UnusualWarning,
         WembedError,
     )
-    from wembed.index import Index, Neighbors
+    from wembed.index import Index
     from wembed.learning.evaluation import Report
     from wembed.learning.training import TrainingSettings
     from wembed.measures import Measure, Measures
     from wembed.readers import read
+    from wembed.records import Distances, Neighbors
     from wembed.transport.bounds import Bounds, bounds
     from wembed.transport.costs import GroundCost
     from wembed.transport.pairs import Split
     from wembed.transport.parallel import exact_distances
     from wembed.transport.precompute import precompute
     from wembed.transport.store import DistanceStore
-    from wembed.trust import Distances
 
 # Names are looked up on first use: `import wembed` costs neither torch nor POT nor SciPy.
 _HOME = {
     "ArtifactError": "errors",
     "Bounds": "transport.bounds",
-    "Distances": "trust",
+    "Client": "client",
+    "Distances": "records",
     "DistanceStore": "transport.store",
     "Embedder": "embedder",
     "GroundCost": "transport.costs",
@@ -43,11 +46,12 @@ _HOME = {
     "Measure": "measures",
     "MeasureError": "errors",
     "Measures": "measures",
-    "Neighbors": "index",
+    "Neighbors": "records",
     "NotFittedError": "errors",
     "ReadError": "errors",
     "Report": "learning.evaluation",
     "SeenWarning": "errors",
+    "ServiceError": "errors",
     "SettingError": "errors",
     "SolverError": "errors",
     "Split": "transport.pairs",
@@ -65,6 +69,7 @@ _HOME = {
 __all__ = [
     "ArtifactError",
     "Bounds",
+    "Client",
     "DistanceStore",
     "Distances",
     "Embedder",
@@ -79,6 +84,7 @@ __all__ = [
     "ReadError",
     "Report",
     "SeenWarning",
+    "ServiceError",
     "SettingError",
     "SolverError",
     "Split",

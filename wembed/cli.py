@@ -15,10 +15,11 @@ from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
-    from wembed.index import Index, Neighbors
+    from wembed.index import Index
     from wembed.learning.curve import LearningCurve
     from wembed.learning.evaluation import Report
     from wembed.measures import Measures
+    from wembed.records import Neighbors
 
 __all__ = ["app", "main"]
 
@@ -479,6 +480,48 @@ def remove(
         collection.remove(gone, progress=show)
     collection.save(index)
     _say(f"{len(gone):,} measures removed; {len(collection):,} in {index}")
+
+
+@app.command()
+def serve(
+    folder: IndexFolder,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; other than this machine's own it takes keys.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes one that is free.")] = 8000,
+    keys: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file of keys, as `wembed key` writes it; only with one of these may one ask."),
+    ] = None,
+    window: Annotated[
+        float, typer.Option(min=0, help="Milliseconds for which requests wait, to be encoded together.")
+    ] = 1.0,
+    batch: Annotated[int, typer.Option(min=1, help="Measures to encode together; 1 for each request by itself.")] = 256,
+    limit: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Another limit for a request, as NAME=NUMBER; /v1/info lists them.", metavar="NAME=NUMBER"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
+    jobs: Jobs = -1,
+) -> None:
+    """Answer over HTTP: vectors, distances and neighbours, and measures that come and go."""
+    from wembed.serve.run import run
+
+    run(folder, host, port, keys, window / 1000, batch, limit or [], quiet, jobs)
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    keys: Annotated[Path, typer.Option(help="The file of keys, to which its hash is added.")],
+    scopes: Annotated[str, typer.Option(help="What it is good for: read, or read,write.")] = "read",
+) -> None:
+    """Make a key for the service, and print it: it is kept nowhere else."""
+    from wembed.serve.keys import add_key
+
+    made = add_key(keys, name, frozenset(scopes.split(",")))
+    print(made)
+    _say(f"Its hash is in {keys}; a service that is running takes it in when it is started again")
 
 
 @app.command()

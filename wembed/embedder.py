@@ -3,8 +3,8 @@
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
 from wembed.progress import bar
+from wembed.records import Distances
 from wembed.saved import model_folder, read_model, write_model
 from wembed.solved import Draw, Drawn, Given, Kept, Solved, Source
 from wembed.transport.bounds import Bounds
@@ -37,7 +38,7 @@ from wembed.transport.pairs import Split, random_pairs
 from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.slices import check_triangles
 from wembed.transport.store import DistanceStore
-from wembed.trust import UNUSUAL, Asked, Distances, Trust, answered
+from wembed.trust import UNUSUAL, Asked, Trust, answered, answered_each
 
 __all__ = ["Embedder", "evaluate", "load"]
 
@@ -207,12 +208,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 so far out that a vector of float32 cannot hold them.
             SettingError: measures that the ground cost is not defined on.
         """
-        self._check_fitted()
-        vectors = self._encoded(measures)
+        vectors = self.encode(measures)
         self._warn_of(self._trust.unusualness(measures, vectors))
         return vectors
 
-    def _encoded(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
+    def encode(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
+        """The vector of each measure, as `transform` has it, without a look at how unusual they are.
+
+        Raises:
+            NotFittedError: before `fit`.
+            MeasureError, SettingError: as `transform`.
+        """
+        self._check_fitted()
         encoding = self._encoding
         encoding.check(measures)
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
@@ -301,7 +308,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if wanted == Asked():
             return paired_distances(left, right).astype(np.float64)
         every = np.arange(len(a))
-        return self._answered((a, left), (b, right), (every, every), wanted)
+        with self._shown() as shown:
+            return answered(self._trust, self.cost, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
 
     @overload
     def pairwise(self, a: Measures, b: Measures | None = None) -> Float32[np.ndarray, "n m"]: ...
@@ -348,12 +356,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         right = left if b is None else self.transform(b)
         if wanted == Asked():
             return distances_between(left, right)
-        if b is not None:
-            rows, columns = np.divmod(np.arange(len(a) * len(b)), len(b))
-            found = self._answered((a, left), (b, right), (rows, columns), wanted)
-            return found.shaped((len(a), len(b)))
-        one = (a, left)
-        return self._answered(one, one, np.triu_indices(len(a)), wanted).mirrored(len(a))
+        with self._shown() as shown:
+            other = None if b is None else (b, right)
+            return answered_each(self._trust, self.cost, (a, left), other, wanted, self.n_jobs, shown)
 
     def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is.
@@ -367,7 +372,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError: as `transform`.
         """
         self._check_fitted()
-        return self._trust.unusualness(measures, self._encoded(measures))
+        return self._trust.unusualness(measures, self.encode(measures))
 
     def bounds(self, a: Measures, b: Measures) -> Bounds:
         """Certified bounds on W_p of a[i] and b[i], by way of the model's references; see `wembed.bounds`.
@@ -381,7 +386,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._check_paired("bounds", a, b)
         sides = []
         for one in (a, b):
-            vectors = self._encoded(one)
+            vectors = self.encode(one)
             with bar(self.verbose, "references", unit="measures") as show:
                 sides.append(self._trust.side(one, vectors, True, self.n_jobs, show))
         left, right = sides
@@ -424,8 +429,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if min(float(exact.mean()) for _, exact in halves) <= _NO_DISTANCE * self.mean_distance_:
             raise SettingError(_ALL_ALIKE)
         with bar(self.verbose, "references", unit="measures") as show:
-            trust = self._trust.familiar(fresh, self._encoded(fresh))
-            trust = trust.calibrated(self._encoded, fresh, halves[0], halves[1], self.n_jobs, show)
+            trust = self._trust.familiar(fresh, self.encode(fresh))
+            trust = trust.calibrated(self.encode, fresh, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
             raise SettingError(_ALL_ALIKE)
         self._trust = trust
@@ -536,6 +541,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
         self._draw().split(measures)  # last, as it reads all of them
+
+    def check_like(self, measures: Measures) -> None:
+        """Refuse measures that this model has no vectors for.
+
+        Raises:
+            NotFittedError: before `fit`.
+            MeasureError: another dimension than that learned from, or images of another shape.
+            SettingError: measures that the ground cost is not defined on.
+        """
+        self._check_fitted()
+        self._encoding.check(measures)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_encoding"):
@@ -654,7 +670,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             self.cost,
             members,
             measures[few],
-            self._encoded,
+            self.encode,
             self._encoding.placed,
             learned,
             references,
@@ -662,7 +678,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         )
         with bar(self.verbose, "references", unit="measures") as show:
             return trust.calibrated(
-                self._encoded,
+                self.encode,
                 measures,
                 self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON),
                 self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON),
@@ -675,16 +691,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         some = np.random.default_rng([self.random_state, 9]).permutation(len(pairs))[:most]
         return pairs[some], distances[some]
 
-    def _answered(
-        self, a: tuple[Measures, np.ndarray], b: tuple[Measures, np.ndarray], pairs: Any, asked: Asked
-    ) -> Distances:
+    @contextmanager
+    def _shown(self) -> Iterator[Callable[[str], Progress]]:
+        """A bar for each part of the work."""
         with ExitStack() as bars:
-
-            def shown(what: str) -> Progress:
-                unit = "pairs" if what == "exact distances" else "measures"
-                return bars.enter_context(bar(self.verbose, what, unit=unit))
-
-            return answered(self._trust, self.cost, a, b, pairs, asked, self.n_jobs, shown)
+            yield lambda what: bars.enter_context(
+                bar(self.verbose, what, unit="pairs" if what == "exact distances" else "measures")
+            )
 
     def _warn_of(self, unusualness: np.ndarray) -> None:
         rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
@@ -713,7 +726,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._scale = 1.0
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         started = time.perf_counter()
-        vectors, pairs = self._encoded(measures[used]), place.reshape(-1, 2)
+        vectors, pairs = self.encode(measures[used]), place.reshape(-1, 2)
         seconds = (time.perf_counter() - started) / len(used)
         learned = self._encoding.dim - self._encoding.exact_dim
         free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
@@ -875,7 +888,7 @@ def evaluate(
     trust = embedder.trust
     used, places = np.unique(report.asked, return_inverse=True)
     distinct = len(np.unique(measures.first_alike(exact=True)[used]))
-    refine, vectors = trust.refines(distinct, len(report.asked)), embedder._encoded(measures)
+    refine, vectors = trust.refines(distinct, len(report.asked)), embedder.encode(measures)
     side = trust.side(measures[used], vectors[used], refine, n_jobs)
     report = replace(
         report,

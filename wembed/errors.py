@@ -7,6 +7,7 @@ WembedError
 ├── SolverError       (RuntimeError)  an exact solve that could not be certified
 ├── ArtifactError     (RuntimeError)  a store, model or index that is damaged, or belongs to other data
 │   └── LockedError                   a store that another process is writing
+├── ServiceError      (RuntimeError)  a service that refuses to answer, or is not there
 └── NotFittedError    (ValueError, AttributeError)  an Embedder that has not been fitted
 
 UnusualWarning          (UserWarning)   measures unlike those that a model learned from
@@ -20,6 +21,7 @@ __all__ = [
     "NotFittedError",
     "ReadError",
     "SeenWarning",
+    "ServiceError",
     "SettingError",
     "SolverError",
     "UnusualWarning",
@@ -53,6 +55,10 @@ class ArtifactError(WembedError, RuntimeError):
 
 class LockedError(ArtifactError):
     """A store that another process is writing."""
+
+
+class ServiceError(WembedError, RuntimeError):
+    """A service that refuses to answer, or is not there."""
 
 
 class NotFittedError(WembedError, ValueError, AttributeError):

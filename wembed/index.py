@@ -5,7 +5,8 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,21 @@ from filelock import FileLock, Timeout
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.candidates import Left, LeftByBounds, LeftByChance
+from wembed.catalogue import Catalogue
 from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
-from wembed.measures import Measure, Measures
+from wembed.measures import Measures
 from wembed.options import share, switch, whole
 from wembed.progress import bar
-from wembed.segment import Segment, records
+from wembed.records import Entry, Neighbors
+from wembed.segment import Segment
 from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import check_ours, write_atomically
 from wembed.trust import Side
 
-__all__ = ["Entry", "Index", "Neighbors"]
+__all__ = ["JOURNAL", "Index"]
+
+JOURNAL = "journal"  # beside index.json: what a service accepted since it was written
 
 _FORMAT = 3
 _METHODS = ("auto", "flat", "hnsw")
@@ -35,40 +40,6 @@ _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
 _STEP = 4  # candidates that are solved between two looks at those left
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbors:
-    """The nearest measures of each query, nearest first.
-
-    Attributes:
-        ids: of the neighbours.
-        distances: W_p to each neighbour, predicted; exact where the query was reranked.
-        solved: pairs that were solved exactly for each query.
-    """
-
-    ids: np.ndarray
-    distances: Float64[np.ndarray, "q k"]
-    solved: Int64[np.ndarray, " q"]
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """What an index holds of one measure.
-
-    Attributes:
-        id: of the measure.
-        measure: itself.
-        vector: its embedding.
-        label: what it is called or counted among; None without one.
-        payload: what was given with it; None without.
-    """
-
-    id: int | str
-    measure: Measure
-    vector: Float32[np.ndarray, " dim"]
-    label: str | None
-    payload: Any
 
 
 class Index:
@@ -121,6 +92,7 @@ class Index:
         self._next = 0
         self._folder: Path | None = None
         self._written: dict[str, Any] | None = None
+        self._lock: FileLock | None = None
         self.add(measures, ids, labels, payloads, progress=progress)
 
     def __len__(self) -> int:
@@ -130,16 +102,54 @@ class Index:
         return f"Index({len(self):,} measures, {self.embedder.dim_:,} numbers a vector)"
 
     def __contains__(self, wanted: object) -> bool:
-        return wanted in self._places
+        return bool(self._sought([wanted])[0] >= 0)
 
     def __getitem__(self, wanted: int | str) -> Entry:
         """What is known of one measure, by its id."""
         (place,) = self._found([wanted]).tolist()
+        return self._entry(place)
+
+    def _entry(self, place: int) -> Entry:
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
-        segment, row = self._segments[number], place - int(self._starts[number])
-        known = segment.table.slice(row, 1).to_pylist()[0]
-        payload = None if known["payload"] is None else json.loads(known["payload"])
-        return Entry(known["id"], segment.measures[row], np.array(segment.vectors[row]), known["label"], payload)
+        segment, row = self._segments[number], np.array([place - int(self._starts[number])])
+        known = segment.catalogue
+        (one,), (label,), (payload,) = known.ids(row).tolist(), known.labels(row), known.payloads(row)
+        return Entry(one, segment.measures[int(row[0])], np.array(segment.vectors[row[0]]), label, payload)
+
+    def at(self, ids: "Iterable[int | str]") -> Measures:
+        """The measures with these ids, in their order.
+
+        Raises:
+            SettingError: an id that is not there.
+        """
+        asked, back = np.unique(self._found(ids), return_inverse=True)
+        return self._at(asked)[back]
+
+    def labels_at(self, ids: np.ndarray) -> list[str | None]:
+        """The labels of the measures with these ids, in their order.
+
+        Raises:
+            SettingError: an id that is not there.
+        """
+        asked, back = np.unique(self._found(ids.ravel().tolist()), return_inverse=True)
+        found = [
+            label for number, own in self._by_segment(asked) for label in self._segments[number].catalogue.labels(own)
+        ]
+        return [found[place] for place in back.tolist()]
+
+    def first(self, count: int = 2) -> np.ndarray:
+        """The ids of the first few measures."""
+        return self._ids_at(self._alive[:count])
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the ids are whole numbers; else they are strings."""
+        return self._segments[0].catalogue.numbered
+
+    def get(self, wanted: int | str) -> Entry | None:
+        """What is known of one measure, by its id; None where there is none."""
+        (place,) = self._sought([wanted]).tolist()
+        return None if place < 0 else self._entry(place)
 
     @property
     def method(self) -> str:
@@ -150,15 +160,13 @@ class Index:
     @cached_property
     def ids(self) -> np.ndarray:
         """Of the measures, in the order in which they came."""
-        return np.concatenate([segment.ids[segment.alive] for segment in self._segments])
+        return np.concatenate([segment.catalogue.ids()[segment.alive] for segment in self._segments])
 
     @cached_property
     def labels(self) -> list[str | None]:
         """Of the measures, in the order in which they came."""
         return [
-            label
-            for segment in self._segments
-            for label in segment.table.column("label").filter(np.array(segment.alive)).to_pylist()
+            label for segment in self._segments for label in segment.catalogue.labels(np.flatnonzero(segment.alive))
         ]
 
     @cached_property
@@ -180,36 +188,36 @@ class Index:
         labels: Any = None,
         payloads: Any = None,
         *,
+        vectors: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Take more measures in, and return their ids: those given, or the next whole numbers.
 
         Few at a time are as good as many: what came lately is kept apart, and joined to the rest now and then. Nothing
-        is on the disk before `save`.
+        is on the disk before `save`. Measures whose `vectors` are given are not encoded again.
 
         Raises:
             SettingError: an id that is there already, or of another kind than those there; see `Index` for the others.
             MeasureError: as `Embedder.transform`.
         """
         self.embedder.cost.check(measures)
-        table = records(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
-        new = table.column("id").to_pylist()
-        if not new:
-            return np.asarray(new)
-        if self._segments and table.schema != self._segments[0].table.schema:
-            kinds = "whole numbers", "strings"
-            was, now = kinds if isinstance(new[0], str) else kinds[::-1]
+        known = Catalogue.of(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
+        new = known.ids()
+        if not len(new):
+            return new
+        if self._segments and known.numbered != self.numbered:
+            was, now = ("strings", "whole numbers")[:: 1 if known.numbered else -1]
             raise SettingError(f"the ids of this index are {was}, and these are {now}; give {was}")
-        given = new if self._segments and ids is not None else []  # numbers in turn are new, and nothing is looked up
-        known = next((one for one in given if one in self._places), None)
-        if known is not None:
-            raise SettingError(f"the id {known!r} is there already; give another one, or use update")
-        vectors = self.embedder.transform(measures)
-        self._segments.append(Segment.of(measures, vectors, table, False))
-        if isinstance(new[0], int):
-            self._next = max(self._next, max(new) + 1)
+        if self._segments and ids is not None:  # numbers in turn are new, and nothing is looked up
+            there = self._sought(new.tolist()) >= 0
+            if there.any():
+                first = new[there][0].item()
+                raise SettingError(f"the id {first!r} is there already; give another one, or use update")
+        self._segments.append(Segment.of(measures, self._encoded(measures, vectors), known, False))
+        if known.numbered:
+            self._next = max(self._next, int(new.max()) + 1)
         self._tidy(progress)
-        return np.asarray(new)
+        return new
 
     def remove(self, ids: "Iterable[int | str]", *, progress: Progress | None = None) -> None:
         """Forget measures. Once a fifth of what came together is gone, the rest of it is put together anew.
@@ -230,9 +238,12 @@ class Index:
         labels: Any = None,
         payloads: Any = None,
         *,
+        vectors: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Put other measures in the place of those with these ids; without labels or payloads, theirs are kept.
+
+        Measures whose `vectors` are given are not encoded again.
 
         Raises:
             SettingError: an id that is not there; see `Index` for the others.
@@ -240,15 +251,15 @@ class Index:
         """
         self.embedder.cost.check(measures)
         self._found(ids)
-        known = [self[one] for one in np.asarray(ids).tolist()]
-        table = records(
+        before = [self[one] for one in np.asarray(ids).tolist()]
+        known = Catalogue.of(
             len(measures),
             ids,
-            [one.label for one in known] if labels is None else labels,
-            [one.payload for one in known] if payloads is None else payloads,
+            [one.label for one in before] if labels is None else labels,
+            [one.payload for one in before] if payloads is None else payloads,
         )
-        new = Segment.of(measures, self.embedder.transform(measures), table, False)
-        self._forget(np.sort(self._found(table.column("id").to_pylist())))
+        new = Segment.of(measures, self._encoded(measures, vectors), known, False)
+        self._forget(np.sort(self._found(known.ids().tolist())))
         self._segments.append(new)
         self._tidy(progress)
 
@@ -263,6 +274,7 @@ class Index:
         recall: float | None = None,
         certified: bool = False,
         among: "Iterable[int | str] | None" = None,
+        vectors: np.ndarray | None = None,
     ) -> Neighbors:
         """The k nearest measures of the collection to each query.
 
@@ -280,6 +292,7 @@ class Index:
                 call solves the whole collection against the model's references, and keeps what it learns in memory:
                 some 30 kB a measure for images of 150 atoms.
             among: ids, of which alone the neighbours may be; None for all.
+            vectors: of the queries, where they are there already; they are not encoded again then.
 
         Raises:
             SettingError: k outside 1..len(index), rerank below k, recall outside (0, 1), more than one of the three
@@ -300,7 +313,7 @@ class Index:
             raise SettingError("rerank, recall and certified are three ways to choose what is solved; give one of them")
         if rerank and rerank < k:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
-        vectors = self.embedder.transform(measures)
+        vectors = self._encoded(measures, vectors)
         if len(vectors) and (recall is not None or certified):
             found = self._proven(measures, vectors, k, recall, n_jobs, progress, places)
         else:
@@ -314,6 +327,17 @@ class Index:
             found = Neighbors(nearest, distances, np.full(len(nearest), solved))
         return replace(found, ids=self._ids_at(found.ids))
 
+    def copy(self) -> "Index":
+        """Another index of the same measures, at no cost: what is done to one of the two is not seen in the other."""
+        other = copy(self)
+        other._segments = list(self._segments)
+        return other
+
+    def release(self) -> None:
+        """Let other processes write the folder that this index was loaded from with `hold`."""
+        if self._lock:
+            self._lock.release()
+
     def save(self, folder: "str | Path") -> None:
         """Write it into a folder; `Index.load` maps it into memory.
 
@@ -321,8 +345,8 @@ class Index:
         the new one is complete, whenever this is interrupted: index.json, which names the files, is replaced last.
 
         Raises:
-            ArtifactError: the folder holds an index.json that is not an index's, or one that another process has
-                written since this one was loaded.
+            ArtifactError: the folder holds an index.json that is not an index's, one that another process has written
+                since this one was loaded, or changes that a service accepted and has not taken in.
             LockedError: another process is writing this index.
             SettingError: it is a file.
         """
@@ -332,7 +356,13 @@ class Index:
         ours = check_ours(folder / "index.json", "index")
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder / ".lock", timeout=0):
+            held = self._lock is not None and Path(self._lock.lock_file).parent == folder
+            with self._lock if self._lock and held else FileLock(folder / ".lock", timeout=0):
+                if (folder / JOURNAL).exists() and not held:
+                    raise ArtifactError(
+                        f"{folder / JOURNAL} holds changes that a service accepted before it was interrupted; start "
+                        "`wembed serve` on this index once, which takes them in"
+                    )
                 if folder == self._folder and _header_of(folder) != self._written:
                     raise ArtifactError(f"{folder} was written again since this index was loaded; load it again")
                 made: list[Path] = []
@@ -348,7 +378,7 @@ class Index:
                 if ours:
                     _clean(folder, header)
         except Timeout as error:
-            raise LockedError(f"another process is writing {folder}; wait for it, or give another folder") from error
+            raise _locked(folder) from error
 
     def _write(self, folder: Path, made: list[Path]) -> dict[str, Any]:
         """Write what is not there; the header, which names everything."""
@@ -389,15 +419,32 @@ class Index:
         }
 
     @classmethod
-    def load(cls, folder: "str | Path") -> "Index":
+    def load(cls, folder: "str | Path", *, hold: bool = False) -> "Index":
         """The index that `save` wrote, its vectors and measures as memory maps.
+
+        Args:
+            folder: of the index.
+            hold: keep other processes from writing there, until `release`.
 
         Raises:
             ReadError: there is no index in the folder.
             ArtifactError: a file is damaged or belongs to another index.
+            LockedError: it is to be held, and another process is writing or holding it.
         """
         folder = Path(folder).resolve()
         header = _header_of(folder)
+        if hold:
+            lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+                index = cls.load(folder)
+            except Timeout as error:
+                raise _locked(folder) from error
+            except BaseException:
+                lock.release()
+                raise
+            index._lock = lock
+            return index
         index = cls.__new__(cls)
         try:
             if header["kind"] != "index" or header["format"] != _FORMAT:
@@ -410,7 +457,7 @@ class Index:
                 raise ArtifactError(f"{model} is not the model this index was made with")
             index.embedder = load(model)
             index._wanted_method, index._next = header["method"], header["next_id"]
-            index._folder, index._written = folder, header
+            index._folder, index._written, index._lock = folder, header, None
             index._segments = [
                 Segment.load(folder / Path(one["folder"]).name, one, np.asarray(one["removed"], dtype=np.int64))
                 for one in header["segments"]
@@ -447,11 +494,6 @@ class Index:
         """Places of those that are there."""
         return np.flatnonzero(np.concatenate([segment.alive for segment in self._segments]))
 
-    @cached_property
-    def _places(self) -> dict[int | str, int]:
-        """By id."""
-        return dict(zip(self.ids.tolist(), self._alive.tolist(), strict=True))
-
     @property
     def _untouched(self) -> Segment | None:
         """The only segment, if there is but one and all of it is there."""
@@ -459,24 +501,43 @@ class Index:
         return first if not others and first.alive.all() else None
 
     def _numbered(self, count: int) -> Int64[np.ndarray, " n"]:
-        if self._segments and not self._segments[0].numbered:
+        if self._segments and not self.numbered:
             raise SettingError("the ids of this index are strings; give one for each of the measures")
         return np.arange(self._next, self._next + count)
 
     def _found(self, ids: Iterable[Any]) -> Int64[np.ndarray, " k"]:
         """Places of ids."""
-        try:
-            return np.array([self._places[one] for one in ids], dtype=np.int64)
-        except KeyError as error:
-            raise SettingError(f"there is no measure with the id {error.args[0]!r} in this index") from None
-        except TypeError:
-            raise SettingError("ids are whole numbers or strings; give one for each measure") from None
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise SettingError(f"ids are a list of whole numbers or strings, and this is {ids!r}")
+        wanted = list(ids)
+        places = self._sought(wanted)
+        if (places < 0).any():
+            raise SettingError(f"there is no measure with the id {wanted[int(places.argmin())]!r} in this index")
+        return places
 
-    def _ids_at(self, places: Int64[np.ndarray, "q k"]) -> np.ndarray:
+    def _sought(self, ids: list[Any]) -> Int64[np.ndarray, " k"]:
+        """Places of ids, and -1 where there is none."""
+        places = np.full(len(ids), -1)
+        for segment, start in zip(self._segments, self._starts.tolist(), strict=True):
+            rows = segment.catalogue.rows(ids)
+            there = (rows >= 0) & segment.alive[rows]
+            places[there] = rows[there] + start
+        return places
+
+    def _encoded(self, measures: Measures, vectors: np.ndarray | None) -> Float32[np.ndarray, "n dim"]:
+        """Their embeddings, unless these are given."""
+        if vectors is None:
+            return self.embedder.transform(measures)
+        given, expected = np.ascontiguousarray(vectors, dtype=np.float32), (len(measures), self.embedder.dim_)
+        if given.shape != expected:
+            raise SettingError(f"vectors have shape {given.shape}; expected {expected}, as transform has it")
+        return given
+
+    def _ids_at(self, places: Int64[np.ndarray, "*shape"]) -> np.ndarray:
         """Their ids, which of strings are as long as these have it."""
         asked, back = np.unique(places, return_inverse=True)
-        parts = [self._segments[k].ids_at(own) for k, own in self._by_segment(asked)]
-        return np.concatenate(parts or [self._segments[0].ids[:0]])[back].reshape(places.shape)
+        parts = [self._segments[k].catalogue.ids(own) for k, own in self._by_segment(asked)]
+        return np.concatenate(parts or [self._segments[0].catalogue.ids()[:0]])[back].reshape(places.shape)
 
     def _by_segment(self, places: Int64[np.ndarray, " k"]) -> list[tuple[int, Int64[np.ndarray, " own"]]]:
         """Of ascending places, the segments and the rows in each."""
@@ -615,6 +676,10 @@ class Index:
         together = Measures.concatenate([queries, self._at(candidates)])
         pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
         return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress)
+
+
+def _locked(folder: Path) -> LockedError:
+    return LockedError(f"another process is writing {folder}, or serves it; wait for it, or give another folder")
 
 
 def _header_of(folder: Path) -> dict[str, Any]:

@@ -308,12 +308,12 @@ class Measures:
         """Write the arrays into a folder, from which `Measures.load` maps them into memory."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self._arrays():  # under another name first: they may be mapped from this very folder
+        arrays = self.arrays()
+        for name, array in arrays.items():  # under another name first: they may be mapped from this very folder
             np.save(folder / f"{name}.part.npy", array)
-        for name, _ in self._arrays():
+        for name in arrays:
             (folder / f"{name}.part.npy").replace(folder / f"{name}.npy")
-        names = [name for name, _ in self._arrays()]
-        header = {"kind": "measures", "format": 1, "count": len(self), "grid": self.grid, "arrays": names}
+        header = {"kind": "measures", "format": 1, "count": len(self), "grid": self.grid, "arrays": list(arrays)}
         (folder / "measures.json").write_text(json.dumps(header, indent=2) + "\n")
 
     @classmethod
@@ -339,9 +339,10 @@ class Measures:
             raise ReadError(f"{folder} is damaged: its arrays do not agree; write it again with Measures.save")
         return measures
 
-    def _arrays(self) -> list[tuple[str, np.ndarray]]:
-        named = [("offsets", self.offsets), ("support", self.support), ("weights", self.weights)]
-        return named if self.atoms is None else [*named, ("atoms", self.atoms)]
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those it is made of, by name."""
+        named = {"offsets": self.offsets, "support": self.support, "weights": self.weights}
+        return named if self.atoms is None else named | {"atoms": self.atoms}
 
 
 def _hashed(points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,7 +15,10 @@ from jaxtyping import Int64
 from wembed.errors import MeasureError, ReadError, SettingError, WembedError
 from wembed.measures import Measures
 
-__all__ = ["digits", "read", "read_labels"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["digits", "grey", "laid_end_to_end", "pictures", "read", "read_labels", "rows_of_atoms"]
 
 _FORMATS = (
     ".npy, .npz, IDX (also gzipped), PNG, JPEG, CSV, Parquet, a folder of images, or a folder that Measures.save wrote"
@@ -145,10 +148,10 @@ def _read_file(path: Path, support: np.ndarray | str | Path | None) -> Measures:
         array = _load_idx(path)
         if array.ndim == 1:
             raise ReadError(f"{path} holds {len(array)} labels, not images; read it with wembed.readers.read_labels")
-        return _images(path, array)
+        return pictures(path, array)
     if kind == "image":
         return Measures.from_images(_load_image(path)[None])
-    return _read_table(path, kind)
+    return rows_of_atoms(path, _load_csv(path) if kind == "csv" else _load_parquet(path))
 
 
 def _kind(path: Path) -> str:
@@ -222,7 +225,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _parsing(path: Path, what: str) -> Iterator[None]:
+def _parsing(path: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except WembedError:
@@ -244,7 +247,7 @@ def _read_npy(path: Path, support: np.ndarray | str | Path | None) -> Measures:
     if array.ndim == 2:
         return _histograms(path, array, support)
     _refuse_support(path, support)
-    return _images(path, array)
+    return pictures(path, array)
 
 
 def _read_npz(path: Path, support: np.ndarray | str | Path | None) -> Measures:
@@ -263,10 +266,10 @@ def _read_npz(path: Path, support: np.ndarray | str | Path | None) -> Measures:
         raise ReadError(f"{path} has the keys {_some(sorted(keys))}; expected {_NPZ_KEYS}")
     _refuse_support(path, support)
     if "images" in held[0]:
-        return _images(path, arrays["images"])
+        return pictures(path, arrays["images"])
     if "support" in held[0]:
         return _histograms(path, arrays["weights"], arrays["support"])
-    return _clouds(path, arrays["points"], arrays["sizes"], arrays.get("weights"))
+    return laid_end_to_end(path, arrays["points"], arrays["sizes"], arrays.get("weights"))
 
 
 def _load_sparse(path: Path) -> Any:
@@ -297,7 +300,13 @@ def _histograms(path: Path, weights: Any, support: np.ndarray | str | Path | Non
     return Measures.from_histograms(weights, support)
 
 
-def _images(path: Path, images: np.ndarray) -> Measures:
+def pictures(path: Path | str, images: np.ndarray) -> Measures:
+    """Images (n, h, w) or volumes (n, d, h, w) of a file that goes by this name.
+
+    Raises:
+        ReadError: another number of axes, or nothing in it.
+        MeasureError: negative or non-finite pixels, or an image without mass.
+    """
     if images.size == 0:
         raise ReadError(f"{path} holds no images: its array has shape {images.shape}")
     if images.ndim not in (3, 4):
@@ -308,7 +317,15 @@ def _images(path: Path, images: np.ndarray) -> Measures:
     return Measures.from_images(images)
 
 
-def _clouds(path: Path, points: np.ndarray, sizes: np.ndarray, weights: np.ndarray | None) -> Measures:
+def laid_end_to_end(path: Path | str, points: np.ndarray, sizes: np.ndarray, weights: np.ndarray | None) -> Measures:
+    """Point clouds laid end to end, of a file that goes by this name.
+
+    These are points (atoms, dim), sizes (n,) and weights (atoms,).
+
+    Raises:
+        ReadError: other shapes or types.
+        MeasureError: non-finite points, negative or no mass.
+    """
     if points.ndim == 1:
         points = points[:, None]
     weights = np.ones(len(points)) if weights is None else weights
@@ -375,12 +392,19 @@ def _load_image(path: Path) -> np.ndarray:
     from PIL import Image  # late: only images need it
 
     with _parsing(path, "PNG or JPEG image"), Image.open(path, formats=("PNG", "JPEG")) as image:
-        if image.mode.startswith("I"):  # 16 bits a pixel, which "L" would clip
-            return np.asarray(image)
-        if "A" in image.getbands() or "transparency" in image.info:
-            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("L"))
-        return np.asarray(image.convert("L"))
+        return grey(image)
+
+
+def grey(image: "Image.Image") -> np.ndarray:
+    """The brightness (h, w) of each pixel of an image by Pillow; transparent ones are black."""
+    from PIL import Image  # late: only images need it
+
+    if image.mode.startswith("I"):  # 16 bits a pixel, which "L" would clip
+        return np.asarray(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("L"))
+    return np.asarray(image.convert("L"))
 
 
 def _some(names: list[str]) -> str:
@@ -391,11 +415,17 @@ def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
-def _read_table(path: Path, kind: str) -> Measures:
+def rows_of_atoms(path: Path | str, table: Any) -> Measures:
+    """Point clouds of an Arrow table with a row for each atom, of a file that goes by this name.
+
+    Raises:
+        ReadError: other columns than `measure`, `x1`, `x2`, ... and `weight`, something missing or no numbers in them.
+        MeasureError: non-finite points, negative or no mass.
+    """
     import pyarrow as pa  # late: only tables need it
     from pyarrow import types
 
-    table = _load_csv(path) if kind == "csv" else _load_parquet(path)
+    table = table.select(_wanted(path, table.column_names))
     if table.num_rows == 0:
         raise ReadError(f"{path} holds no measures: it has columns and no rows")
     for name in table.column_names:
@@ -440,7 +470,7 @@ def _load_parquet(path: Path) -> Any:
         return file.read(columns=_wanted(path, file.schema_arrow.names))
 
 
-def _wanted(path: Path, names: list[str]) -> list[str]:
+def _wanted(path: Path | str, names: list[str]) -> list[str]:
     """The columns that make measures, in order: measure, x1, x2, ..., weight."""
     dim = sum(1 for name in set(names) if name[:1] == "x" and name[1:].isdecimal())
     wanted = ["measure", *(f"x{axis}" for axis in range(1, dim + 1))] + ["weight"] * ("weight" in names)

@@ -1,25 +1,22 @@
 """Segments: measures that came into an index together, with their vectors; written once, and never changed."""
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from wembed.errors import ArtifactError, SettingError
+from wembed.catalogue import Catalogue
+from wembed.errors import ArtifactError
 from wembed.measures import Measures
 from wembed.nearest import Graph, nearest
 from wembed.transport.parallel import Progress
 
-if TYPE_CHECKING:
-    import pyarrow
-
-__all__ = ["Segment", "records"]
+__all__ = ["Segment"]
 
 _GRAPH_SHARE = 0.1  # of the vectors of a graph that may be answers, below which these are looked at one by one
 
@@ -31,7 +28,7 @@ class Segment:
     Attributes:
         measures: all that came, those that were removed later too.
         vectors: of each.
-        table: of each the id, the label and the payload as JSON, null where there is none.
+        catalogue: what is known of each.
         alive: which are still there.
         graph: of the vectors, where they are many.
         fingerprint: of the measures, when they came.
@@ -40,7 +37,7 @@ class Segment:
 
     measures: Measures
     vectors: Float32[np.ndarray, "n dim"]
-    table: "pyarrow.Table"
+    catalogue: Catalogue
     alive: Bool[np.ndarray, " n"]
     graph: Graph | None
     fingerprint: str
@@ -51,50 +48,30 @@ class Segment:
         cls,
         measures: Measures,
         vectors: Float32[np.ndarray, "n dim"],
-        table: "pyarrow.Table",
+        catalogue: Catalogue,
         by_graph: bool,
         progress: Progress | None = None,
     ) -> "Segment":
         """All of them there."""
         graph = Graph.build(vectors, progress) if by_graph else None
-        return cls(measures, vectors, table, np.ones(len(measures), dtype=bool), graph, measures.fingerprint)
+        return cls(measures, vectors, catalogue, np.ones(len(measures), dtype=bool), graph, measures.fingerprint)
 
     @classmethod
     def merged(cls, parts: Sequence["Segment"], by_graph: bool, progress: Progress | None = None) -> "Segment":
         """Those that are still there of several, in order."""
-        import pyarrow as pa
-
         if len(parts) == 1 and parts[0].alive.all():  # nothing but its graph is new
             return replace(parts[0], graph=Graph.build(parts[0].vectors, progress) if by_graph else None, path=None)
         rows = [np.flatnonzero(part.alive) for part in parts]
         return cls.of(
             Measures.concatenate([part.checked()[own] for part, own in zip(parts, rows, strict=True)]),
             np.concatenate([part.vectors[own] for part, own in zip(parts, rows, strict=True)]),
-            pa.concat_tables([part.table.take(own) for part, own in zip(parts, rows, strict=True)]).combine_chunks(),
+            Catalogue.joined([part.catalogue.at(own) for part, own in zip(parts, rows, strict=True)]),
             by_graph,
             progress,
         )
 
     def __len__(self) -> int:
         return len(self.alive)
-
-    @property
-    def numbered(self) -> bool:
-        """Whether the ids are whole numbers; else they are strings."""
-        import pyarrow as pa
-
-        return bool(pa.types.is_integer(self.table.schema.field("id").type))
-
-    @property
-    def ids(self) -> np.ndarray:
-        """Of all measures, those removed too."""
-        return self.ids_at(slice(None))
-
-    def ids_at(self, rows: "Int64[np.ndarray, ' k'] | slice") -> np.ndarray:
-        """Of the measures in these rows."""
-        column = self.table.column("id")
-        found = (column if isinstance(rows, slice) else column.take(rows)).to_numpy()
-        return np.asarray(found if self.numbered else found.astype(str))
 
     def without(self, rows: Int64[np.ndarray, " k"]) -> "Segment":
         """The same, some of them removed."""
@@ -136,7 +113,7 @@ class Segment:
         folder.mkdir()
         self.measures.save(folder / "measures")
         np.save(folder / "vectors.npy", self.vectors)
-        feather.write_feather(self.table, str(folder / "table.arrow"), compression="uncompressed")
+        feather.write_feather(self.catalogue.table, str(folder / "table.arrow"), compression="uncompressed")
         if self.graph:
             self.graph.write(folder / "graph.faiss")
         for file in folder.rglob("*.*"):  # on the disk, before anything says that they are there
@@ -162,55 +139,15 @@ class Segment:
         segment = cls(
             Measures.load(folder / "measures"),
             np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False),
-            feather.read_table(str(folder / "table.arrow"), memory_map=True),
+            Catalogue(feather.read_table(str(folder / "table.arrow"), memory_map=True)),
             alive,
             graph,
             known["fingerprint"],
             folder,
         )
-        if not len(segment.measures) == len(segment.vectors) == segment.table.num_rows == known["count"]:
+        if not len(segment.measures) == len(segment.vectors) == len(segment.catalogue) == known["count"]:
             raise ArtifactError(f"{folder} is damaged: vectors and measures do not agree; make the index again")
         return segment
-
-
-def records(count: int, ids: Any, labels: Any, payloads: Sequence[Any] | None) -> "pyarrow.Table":
-    """What is known of so many measures, checked.
-
-    Raises:
-        SettingError: another number of them, an id that comes twice, or a payload that JSON has no form for.
-    """
-    import pyarrow as pa
-
-    for name, given in (("ids", ids), ("labels", labels), ("payloads", payloads)):
-        if given is None:
-            continue
-        if isinstance(given, str) or not hasattr(given, "__len__"):
-            raise SettingError(f"{name}={given!r}; give a list, one for each of {count} measures")
-        if len(given) != count:
-            raise SettingError(f"there are {count} measures and {len(given)} {name}; give one for each")
-    ids = np.asarray(ids.tolist() if isinstance(ids, np.ndarray) else ids)
-    if ids.ndim != 1 or (count and ids.dtype.kind not in "iU"):  # unsigned are those from 2^63 on
-        raise SettingError(f"ids have shape {ids.shape} and type {ids.dtype}; give {count} whole numbers, or strings")
-    ids = ids.astype(str if ids.dtype.kind == "U" else np.int64)
-    found, times = np.unique(ids, return_counts=True)
-    if (times > 1).any():
-        raise SettingError(
-            f"the id {found[times > 1].tolist()[0]!r} comes {times[times > 1][0]} times; give each measure its own"
-        )
-    nothing = [None] * count
-    try:
-        kept = nothing if payloads is None else payloads
-        written = [None if one is None else json.dumps(one, allow_nan=False) for one in kept]
-    except (TypeError, ValueError) as error:
-        raise SettingError(f"a payload is kept as JSON, and one has no such form: {error}") from error
-    named = [None if label is None else str(label) for label in (nothing if labels is None else labels)]
-    return pa.table(
-        {
-            "id": pa.array(ids.tolist(), pa.string() if ids.dtype.kind == "U" else pa.int64()),
-            "label": pa.array(named, pa.string()),
-            "payload": pa.array(written, pa.string()),
-        }
-    )
 
 
 def _file_hash(file: Path) -> str:

@@ -14,11 +14,12 @@ from wembed.learning.intervals import IntervalModel
 from wembed.learning.novelty import Novelty
 from wembed.measures import Measures
 from wembed.options import above_zero, share, switch, whole
+from wembed.records import Distances
 from wembed.transport.bounds import Bounds, Sketcher, Sketches
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["UNUSUAL", "Asked", "Distances", "Side", "Trust", "answered"]
+__all__ = ["UNUSUAL", "Asked", "Side", "Trust", "answered", "answered_each"]
 
 UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
 _EQUAL = 1e-9  # share of the mean distance up to which measures are equal, and of a distance up to which it is certain
@@ -31,57 +32,6 @@ _SCARCE = 0.005  # share of the calibration pairs, at either end of the predicte
 Vectors = Float32[np.ndarray, "n dim"]
 Encode = Callable[[Measures], np.ndarray]
 Place = Callable[[Measures], Measures]
-
-
-@dataclass(frozen=True, eq=False)
-class Distances:
-    """Distances, and what is known of how far off they may be; all arrays have the shape of the answer.
-
-    Attributes:
-        predicted: Euclidean distance of the vectors.
-        estimate: the exact distance where it was solved; else the predicted one, corrected by what calibration pairs
-            like it have shown, where there are such, and moved into the interval; into the certified bounds as well
-            where references were used, which bring it nearer to the exact distance in the mean. Without them it is
-            about as near as the predicted one.
-        lower: lower end of the interval; the exact distance where it was solved.
-        upper: upper end of the interval.
-        exact: whether it was solved, or is that of a measure to itself.
-        unusualness: of the more unusual of the two measures: 0 is typical of unseen measures like the training ones, 1
-            the most unusual hundredth of them, and from 2.5 on there is a warning.
-        solved: pairs that were solved; a symmetric matrix shows each twice, and equal pairs are solved once.
-    """
-
-    predicted: Float64[np.ndarray, "*shape"]
-    estimate: Float64[np.ndarray, "*shape"]
-    lower: Float64[np.ndarray, "*shape"]
-    upper: Float64[np.ndarray, "*shape"]
-    exact: Bool[np.ndarray, "*shape"]
-    unusualness: Float64[np.ndarray, "*shape"]
-    solved: int = 0
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that have the shape of the answer."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-
-    def shaped(self, shape: tuple[int, int]) -> "Distances":
-        """The same as matrices."""
-        return self._each(lambda array: array.reshape(shape))
-
-    def mirrored(self, count: int) -> "Distances":
-        """Of pairs on and above the diagonal, the symmetric matrices."""
-        i, j = np.triu_indices(count)
-
-        def matrix(array: np.ndarray) -> np.ndarray:
-            full = np.empty((count, count), dtype=array.dtype)
-            full[i, j] = full[j, i] = array
-            return full
-
-        return self._each(matrix)
-
-    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Distances":
-        changed: dict[str, Any] = {name: change(array) for name, array in self.arrays.items()}
-        return replace(self, **changed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +162,7 @@ class Trust:
 
     def refines(self, measures: int, pairs: int) -> bool:
         """Whether to go by way of references takes less than half the solves of so many pairs of so many measures."""
-        return self.sketcher is not None and 2 * len(self.sketcher.references.measures) * measures <= pairs > 0
+        return self.sketcher is not None and 2 * self.references * measures <= pairs > 0
 
     def answer(
         self, level: float, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
@@ -243,6 +193,11 @@ class Trust:
     def calibrated_on(self) -> int:
         """Measures that intervals are calibrated on."""
         return 0 if self.plain is None else self.plain.measures
+
+    @property
+    def references(self) -> int:
+        """How many there are to refine intervals by."""
+        return 0 if self.sketcher is None else len(self.sketcher.references.measures)
 
     @property
     def highest_level(self) -> float:
@@ -514,6 +469,25 @@ def answered(
         array[chosen[done]] = exact[done]
     found.exact[chosen[done]] = True
     return replace(found, solved=len(solved))
+
+
+def answered_each(
+    trust: Trust,
+    cost: GroundCost,
+    a: tuple[Measures, np.ndarray],
+    b: tuple[Measures, np.ndarray] | None,
+    asked: Asked,
+    n_jobs: int = 1,
+    progress: Callable[[str], Progress] = lambda _: lambda done, total: None,
+) -> Distances:
+    """Distances of each of a and each of b, as arrays (n, m); without b of each of a and each of a. See `answered`."""
+    if b is None:
+        pairs = np.triu_indices(len(a[0]))
+        return answered(trust, cost, a, a, pairs, asked, n_jobs, progress).mirrored(len(a[0]))
+    count = len(b[0])
+    rows, columns = np.divmod(np.arange(len(a[0]) * count), count)
+    found = answered(trust, cost, a, b, (rows, columns), asked, n_jobs, progress)
+    return found.shaped((len(a[0]), count))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,231 @@
+"""Client: the verbs of an Embedder and an Index, asked of a service over HTTP; it takes neither torch nor POT."""
+
+import io
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from wembed import errors
+from wembed.errors import ServiceError, SettingError
+from wembed.measures import Measure, Measures
+from wembed.records import Distances, Entry, Neighbors
+
+if TYPE_CHECKING:
+    import httpx
+    import pyarrow
+
+__all__ = ["Client"]
+
+_NPY = "application/x-npy"
+_NPZ = "application/x-npz"
+_ARROW = "application/vnd.apache.arrow.stream"
+_AGAIN = (503,)
+
+
+class Client:
+    """A service, asked as if its model and its index were here.
+
+    Args:
+        url: of the service, such as "http://127.0.0.1:8000".
+        key: where the service takes keys.
+        timeout: seconds to wait for an answer.
+        retries: how often to ask again, a little later each time, where the service has too much to do.
+
+    Raises:
+        SettingError: no URL.
+
+    Every verb raises the errors that it would raise here, and `ServiceError` where the service refuses or is not there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+    ) -> None:
+        import httpx  # of the extra `client`
+
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._retries = retries
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        if self._http.base_url.scheme not in ("http", "https"):
+            raise SettingError(f"url={url!r}; give one such as http://127.0.0.1:8000")
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._http.close()
+
+    def info(self) -> dict[str, Any]:
+        """What the service is: its model, the errors of that, and its limits."""
+        return dict(self._asked("GET", "/v1/info").json())
+
+    def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
+        """The vector of each measure."""
+        found = self._post("/v1/embed", measures, accept=_NPY)
+        return np.asarray(np.load(io.BytesIO(found.content), allow_pickle=False))
+
+    def distance(
+        self,
+        a: Measures,
+        b: Measures,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+        exact: bool = False,
+    ) -> "Float64[np.ndarray, ' n'] | Distances":
+        """Of a[i] and b[i]: the predicted ones, or with any option a record, as of `Embedder.distance`.
+
+        With `exact` all of them are solved.
+        """
+        options = _given(interval=interval, tolerance=tolerance, budget=budget, refine=refine, exact=exact or None)
+        return self._distances("/v1/distance", (a, b), options, (len(a),))
+
+    def pairwise(
+        self,
+        a: Measures,
+        b: Measures | None = None,
+        *,
+        interval: float | None = None,
+        tolerance: float | None = None,
+        budget: int | None = None,
+        refine: bool | None = None,
+        exact: bool = False,
+    ) -> "Float64[np.ndarray, 'n m'] | Distances":
+        """Of each a[i] and each b[j], or of a itself; as `Embedder.pairwise`. With `exact` all of them are solved."""
+        options = _given(interval=interval, tolerance=tolerance, budget=budget, refine=refine, exact=exact or None)
+        sides = (a,) if b is None else (a, b)
+        return self._distances("/v1/pairwise", sides, options, (len(a), len(sides[-1])))
+
+    def query(
+        self,
+        measures: Measures,
+        k: int = 10,
+        rerank: int = 0,
+        *,
+        recall: float | None = None,
+        among: "list[int | str] | None" = None,
+    ) -> Neighbors:
+        """The k nearest measures of the index to each; as `Index.query`."""
+        options = _given(k=k, rerank=rerank, recall=recall, among=among)
+        found = self._post("/v1/neighbors", measures, options).json()
+        return Neighbors(np.array(found["ids"]), np.array(found["distances"]), np.array(found["solved"]))
+
+    def add(
+        self,
+        measures: Measures,
+        ids: "list[int | str] | None" = None,
+        labels: "list[str | None] | None" = None,
+        payloads: list[Any] | None = None,
+        *,
+        update: bool = False,
+    ) -> np.ndarray:
+        """Take measures into the index, or with `update` put them in the place of others; their ids.
+
+        They are on the service's disk when this returns. It is asked once, and not again where no answer comes: with
+        ids of your own you may ask again, and are told where they are there already.
+        """
+        body = {"measures": [_listed(measures, i) for i in range(len(measures))], "update": update}
+        body |= _given(ids=_plain(ids), labels=_plain(labels), payloads=payloads)
+        return np.array(self._asked("POST", "/v1/measures", json=body).json()["ids"])
+
+    def remove(self, ids: "list[int | str]") -> None:
+        """Forget measures."""
+        self._asked("DELETE", "/v1/measures", params={"id": _plain(ids)})
+
+    def __getitem__(self, wanted: int | str) -> Entry:
+        """What the index holds of one measure."""
+        from urllib.parse import quote
+
+        found = self._asked("GET", f"/v1/measures/{quote(str(wanted), safe='')}").json()
+        measure = Measure(np.array(found["points"], dtype=np.float64), np.array(found["weights"]))
+        vector = np.array(found["vector"], dtype=np.float32)
+        return Entry(found["id"], measure, vector, found["label"], found["payload"])
+
+    def _distances(
+        self, path: str, sides: tuple[Measures, ...], options: dict[str, Any], shape: tuple[int, ...]
+    ) -> "np.ndarray | Distances":
+        files = {name: (name, _npz(side), _NPZ) for name, side in zip("ab", sides, strict=False)}
+        accept = {"Accept": _ARROW if options else _NPY}
+        found = self._asked("POST", path, files=files, params=options, headers=accept)
+        if not options:
+            return np.asarray(np.load(io.BytesIO(found.content), allow_pickle=False))
+        table = _table(found.content)
+        names = ("predicted", "estimate", "lower", "upper", "exact", "unusualness")
+        arrays: dict[str, Any] = {
+            name: table.column(name).to_numpy(zero_copy_only=False).reshape(shape) for name in names
+        }
+        return Distances(**arrays, solved=int(found.headers["x-solved"]))
+
+    def _post(
+        self, path: str, measures: Measures, options: dict[str, Any] | None = None, accept: str = "application/json"
+    ) -> "httpx.Response":
+        headers = {"Content-Type": _NPZ, "Accept": accept}
+        return self._asked("POST", path, content=_npz(measures), params=options or {}, headers=headers)
+
+    def _asked(self, verb: str, path: str, **what: Any) -> "httpx.Response":
+        import httpx
+
+        for attempt in range(self._retries + 1):
+            try:
+                found = self._http.request(verb, path, **what)
+            except httpx.HTTPError as error:
+                raise ServiceError(f"{self._http.base_url} did not answer: {error or type(error).__name__}") from error
+            if found.status_code not in _AGAIN or attempt == self._retries:
+                break
+            time.sleep(float(found.headers.get("retry-after", 1)) * 2**attempt / 4)
+        if found.is_success:
+            return found
+        try:
+            problem = found.json()["error"]
+            kind, message = getattr(errors, problem["kind"], ServiceError), problem["message"]
+        except (ValueError, KeyError, TypeError):
+            kind, message = ServiceError, f"{self._http.base_url} answered {found.status_code} {found.reason_phrase}"
+        ours = isinstance(kind, type) and issubclass(kind, errors.WembedError)
+        raise kind(message) if ours else ServiceError(message)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _plain(values: Any) -> Any:
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _npz(measures: Measures) -> bytes:
+    """Images as images, all else as points laid end to end."""
+    file = io.BytesIO()
+    if measures.grid is not None:
+        np.savez(file, images=measures.histograms().reshape(len(measures), *measures.grid))
+    else:
+        np.savez(file, points=measures.points(), sizes=measures.sizes, weights=measures.weights)
+    return file.getvalue()
+
+
+def _listed(measures: Measures, number: int) -> dict[str, Any]:
+    """One measure as JSON has it."""
+    if measures.grid is not None and len(measures.grid) == 2:
+        return {"image": measures[[number]].histograms().reshape(measures.grid).tolist()}
+    one = measures[number]
+    return {"points": one.support.tolist(), "weights": one.weights.tolist()}
+
+
+def _table(content: bytes) -> "pyarrow.Table":
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(content).read_all()

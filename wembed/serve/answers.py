@@ -1,0 +1,92 @@
+"""Answers: JSON, or NumPy's .npy and Arrow where a request asks for them."""
+
+import io
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.responses import Response
+
+from wembed.serve.limits import RefusedError
+
+__all__ = ["ARROW", "NPY", "answer", "failure", "refusal"]
+
+NPY = "application/x-npy"
+ARROW = "application/vnd.apache.arrow.stream"
+_HEADERS = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+}
+
+
+def answer(known: dict[str, Any], accepted: str = "", main: str | None = None, status: int = 200) -> Response:
+    """What was found, as the request accepts it.
+
+    Args:
+        known: what was found, by name.
+        accepted: the header Accept.
+        main: the array that alone is given as .npy; None, where there is none.
+        status: of HTTP.
+
+    Raises:
+        RefusedError: there is no such form of it.
+    """
+    if NPY in accepted:
+        if main is None:
+            raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is more than one array; accept JSON or {ARROW}")
+        file = io.BytesIO()
+        np.save(file, known[main], allow_pickle=False)
+        return Response(file.getvalue(), media_type=NPY)
+    if ARROW in accepted:
+        return Response(_table(known), media_type=ARROW)
+    return Response(_json(known), status, media_type="application/json")
+
+
+def refusal(error: RefusedError, request_id: str) -> Response:
+    """The answer to a request that is refused."""
+    body = failure("RefusedError", str(error), request_id, error.limit)
+    return Response(body, error.status, _HEADERS.get(error.status), "application/json")
+
+
+def failure(kind: str, message: str, request_id: str, limit: str | None = None) -> bytes:
+    """The body of an answer that is an error."""
+    return _json({"error": {"kind": kind, "message": message, "request_id": request_id, "limit": limit}})
+
+
+def _json(known: dict[str, Any]) -> bytes:
+    return orjson.dumps(known, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _plain(value: Any) -> Any:
+    """What orjson has no form for: arrays of strings, and views that are not contiguous."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(type(value).__name__)
+
+
+def _table(known: dict[str, Any]) -> bytes:
+    """A row for each measure, each pair, or each neighbour of each query."""
+    import pyarrow as pa
+
+    arrays = {name: np.asarray(value) for name, value in known.items() if isinstance(value, np.ndarray)}
+    axes = max(array.ndim for array in arrays.values())
+    if "vectors" in arrays:
+        vectors = arrays.pop("vectors")
+        flat = pa.array(vectors.ravel())
+        columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
+    else:
+        shape = next(array.shape for array in arrays.values() if array.ndim == axes)
+        places = np.indices(shape) if axes == 2 else ()
+        columns = {name: pa.array(place.ravel()) for name, place in zip(("row", "column"), places, strict=False)}
+        arrays = {
+            name: np.broadcast_to(array if array.ndim == axes else array[:, None], shape).ravel()
+            for name, array in arrays.items()
+        }
+    table = pa.table(columns | {name: pa.array(array) for name, array in arrays.items()})
+    file = io.BytesIO()
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()

@@ -1,0 +1,101 @@
+"""Requests -> measures, and what is asked of them."""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.datastructures import QueryParams, UploadFile
+
+from wembed.measures import Measures
+from wembed.serve.bodies import measures_of_bytes, measures_of_json, parsed
+from wembed.serve.limits import RefusedError
+from wembed.serve.schemas import DistanceOptions, MeasureBody
+from wembed.serve.service import Service
+
+__all__ = ["asked_of", "sides_of"]
+
+_LONG = 1 << 18  # bytes of a body, from which on the thread that all requests share does not read it
+_JSON = "application/json"
+_FORM = "multipart/form-data"
+_LISTS = ("among", "ids", "labels")  # options that a query may give more than once
+
+Options = TypeVar("Options", bound=BaseModel)
+Found = TypeVar("Found")
+
+
+async def asked_of(
+    request: Request, service: Service, options: type[Options], body: type[Options]
+) -> tuple[Measures, Options]:
+    """The measures of a request, and what is asked of them: both in JSON; or measures alone, and options in the query.
+
+    Args:
+        request: as it came.
+        service: knows the limits, and the measures that are asked for by id.
+        options: what can be asked.
+        body: the same, and `measures`.
+
+    Raises:
+        RefusedError: another content type, not what it says it is, or over a limit.
+        MeasureError: no measures.
+    """
+    content, kind = await request.body(), _kind(request.headers.get("content-type"))
+
+    def read() -> tuple[Measures, Options]:
+        if kind == _JSON:
+            asked = parsed(body, content)
+            return _listed(cast(Any, asked).measures, service), asked
+        return measures_of_bytes(content, kind, service.limits), parsed(options, _query(request.query_params))
+
+    return await _read(len(content), read)
+
+
+async def sides_of(
+    request: Request, service: Service, body: type[DistanceOptions]
+) -> tuple[Measures, Measures | None, DistanceOptions]:
+    """The two sides of distances, in JSON or in a form with a file for each; a body of another kind is one side.
+
+    Raises:
+        RefusedError: another content type, not what it says it is, or over a limit.
+        MeasureError: no measures.
+    """
+    kind = _kind(request.headers.get("content-type"))
+    parts = {} if kind == _FORM else {"a": (await request.body(), kind)}
+    if kind == _FORM:
+        async with request.form(max_files=2, max_fields=0) as form:
+            for name, file in form.multi_items():
+                if isinstance(file, UploadFile):
+                    parts[name] = await file.read(), _kind(file.content_type)
+        if "a" not in parts or not parts.keys() <= {"a", "b"}:
+            raise RefusedError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "a form has a file 'a' and, unless that is all, one 'b'"
+            )
+
+    def read() -> tuple[Measures, Measures | None, DistanceOptions]:
+        if kind == _JSON:
+            asked: Any = parsed(body, parts["a"][0])
+            return _listed(asked.a, service), None if asked.b is None else _listed(asked.b, service), asked
+        a, b = (measures_of_bytes(*parts[name], service.limits) if name in parts else None for name in ("a", "b"))
+        assert a is not None
+        return a, b, parsed(DistanceOptions, _query(request.query_params))
+
+    return await _read(sum(len(content) for content, _ in parts.values()), read)
+
+
+def _listed(given: list[MeasureBody], service: Service) -> Measures:
+    return measures_of_json(given, service.known, service.limits)
+
+
+async def _read(size: int, read: Callable[[], Found]) -> Found:
+    return await asyncio.to_thread(read) if size > _LONG else read()
+
+
+def _kind(content_type: str | None) -> str:
+    """Without what stands behind it, such as a charset."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _query(query: QueryParams) -> dict[str, Any]:
+    return {name: query.getlist(name) if name in _LISTS else query[name] for name in query}

@@ -1,0 +1,204 @@
+"""What JSON bodies hold, and answers: the models behind the OpenAPI document."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+__all__ = [
+    "AddBody",
+    "AddOptions",
+    "Added",
+    "DistanceBody",
+    "DistanceOptions",
+    "Distances",
+    "Embedded",
+    "Entry",
+    "Failure",
+    "Info",
+    "MeasureBody",
+    "MeasuresBody",
+    "Neighbors",
+    "NeighborsBody",
+    "NeighborsOptions",
+    "Nothing",
+    "PairwiseBody",
+    "Removed",
+]
+
+Id = Annotated[int | str, Field(description="A whole number or a string, as the index has it.")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _listed(axes: int) -> WithJsonSchema:
+    """The schema of nested lists of numbers."""
+    schema: dict[str, Any] = {"type": "number"}
+    for _ in range(axes):
+        schema = {"type": "array", "items": schema}
+    return WithJsonSchema(schema)
+
+
+# Looked at only as an array: that is sooner done than number by number.
+Numbers = Annotated[Any, _listed(1)]
+Rows = Annotated[Any, _listed(2)]
+
+
+class MeasureBody(_Strict):
+    """One measure: `points` with or without `weights`, an `image`, or the `id` of one that the index holds."""
+
+    points: Rows = Field(None, description="(atoms, dim), in data units")
+    weights: Numbers = Field(None, description="(atoms,), >= 0; all the same without them")
+    image: Rows = Field(None, description="(height, width), >= 0; its brightness is mass")
+    id: Id | None = Field(None, description="of a measure in the index")
+
+
+class Nothing(_Strict):
+    """No options."""
+
+
+class MeasuresBody(Nothing):
+    """Measures."""
+
+    measures: list[MeasureBody]
+
+
+class DistanceOptions(_Strict):
+    """What is asked of distances; without any of these the predicted ones alone."""
+
+    exact: bool = Field(False, description="solve all of them")
+    interval: float | None = Field(None, description="share of exact distances that lie within the interval, as 0.9")
+    tolerance: float | None = Field(None, description="relative error that is good enough; the others are solved")
+    budget: int | None = Field(None, description="most distances to solve")
+    refine: bool | None = Field(None, description="narrower intervals, by a few solves for each measure")
+
+    @property
+    def plain(self) -> bool:
+        """Whether predicted distances are all that is asked for."""
+        return not self.exact and not self.refine and (self.interval, self.tolerance, self.budget) == (None, None, None)
+
+
+class DistanceBody(DistanceOptions):
+    """Measures in pairs: the first of `a` and the first of `b`, and so on."""
+
+    a: list[MeasureBody]
+    b: list[MeasureBody]
+
+
+class PairwiseBody(DistanceOptions):
+    """Measures, each of `a` to be compared with each of `b`; without `b`, with each of `a`."""
+
+    a: list[MeasureBody]
+    b: list[MeasureBody] | None = None
+
+
+class NeighborsOptions(_Strict):
+    """What is asked of neighbours."""
+
+    k: int = Field(10, description="neighbours of each query")
+    rerank: int = Field(0, description="candidates that are solved exactly before the best k are kept")
+    recall: float | None = Field(None, description="share of the true neighbours to find, by exact solves, as 0.99")
+    among: list[Id] | None = Field(None, description="ids, of which alone the neighbours may be")
+
+
+class NeighborsBody(NeighborsOptions):
+    """Queries."""
+
+    measures: list[MeasureBody]
+
+
+class AddOptions(_Strict):
+    """How measures are taken in."""
+
+    ids: list[Id] | None = Field(None, description="of the measures, each its own; the next numbers without")
+    labels: list[str | None] | None = Field(None, description="of the measures")
+    payloads: list[Any] | None = Field(None, description="anything, of each measure")
+    update: bool = Field(False, description="put them in the place of those with these ids")
+
+
+class AddBody(AddOptions):
+    """Measures for the index."""
+
+    measures: list[MeasureBody]
+
+
+class Embedded(BaseModel):
+    """Vectors, whose Euclidean distance is the predicted one."""
+
+    vectors: list[list[float]] = Field(description="(n, dim)")
+    unusualness: list[float] = Field(description="(n,); 1 is the most unusual hundredth; doubt those from 2.5 on")
+
+
+class Distances(BaseModel):
+    """Distances in data units; (n,) of pairs, (n, m) of each against each."""
+
+    predicted: list[Any] = Field(description="Euclidean distances of the vectors")
+    estimate: list[Any] | None = Field(None, description="the exact distance where it was solved, else the best guess")
+    lower: list[Any] | None = Field(None, description="lower end of the interval")
+    upper: list[Any] | None = Field(None, description="upper end")
+    exact: list[Any] | None = Field(None, description="whether it was solved")
+    solved: int = Field(0, description="how many were")
+    unusualness: list[Any] = Field(description="of the more unusual measure of each pair")
+
+
+class Neighbors(BaseModel):
+    """The nearest measures of each query, nearest first."""
+
+    ids: list[list[Id]]
+    distances: list[list[float]] = Field(description="predicted; exact where the query was reranked")
+    labels: list[list[str | None]]
+    solved: list[int] = Field(description="exact distances that were solved for each query")
+    unusualness: list[float] = Field(description="of each query")
+
+
+class Added(BaseModel):
+    """The ids of measures that are in the index now, and on the disk."""
+
+    ids: list[Id]
+
+
+class Removed(BaseModel):
+    """How many measures are gone."""
+
+    removed: int
+
+
+class Entry(BaseModel):
+    """What the index holds of a measure."""
+
+    id: Id
+    label: str | None
+    payload: Any
+    points: list[list[float]]
+    weights: list[float]
+    vector: list[float]
+
+
+class Info(BaseModel):
+    """What this service is."""
+
+    wembed: str = Field(description="version")
+    measures: int = Field(description="in the index")
+    cost: dict[str, Any]
+    encoder: str
+    dim: int = Field(description="numbers in a vector")
+    method: str = Field(description="flat or hnsw")
+    errors: dict[str, Any] | None = Field(description="of the model on unseen measures, as it was last evaluated")
+    highest_level: float = Field(description="up to which intervals can be asked for")
+    limits: dict[str, int]
+
+
+class Problem(BaseModel):
+    """What went wrong, in a sentence."""
+
+    kind: str
+    message: str
+    request_id: str
+    limit: str | None = None
+
+
+class Failure(BaseModel):
+    """An answer that is an error."""
+
+    error: Problem

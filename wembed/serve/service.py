@@ -1,0 +1,228 @@
+"""Service: what is asked of a collection, by many at once; encoding, solving and changing it in a thread each."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wembed.errors import SettingError
+from wembed.euclidean import distances_between, paired_distances
+from wembed.measures import Measures
+from wembed.records import Distances, Entry
+from wembed.serve.batches import Batches, Encoded
+from wembed.serve.collection import Collection
+from wembed.serve.limits import Limits
+from wembed.serve.metrics import Metrics
+from wembed.serve.schemas import AddOptions, DistanceOptions, NeighborsOptions
+from wembed.transport.parallel import exact_distances
+from wembed.trust import Asked, answered, answered_each
+
+__all__ = ["Service"]
+
+Found = TypeVar("Found")
+
+
+class Service:
+    """The verbs of the service, each checked against the limits.
+
+    Args:
+        collection: what is asked; closed with the service.
+        limits: what one request may ask for.
+        window: seconds for which the encoder waits for requests to encode together.
+        size: measures, from which on it waits for no more; 1 encodes each request by itself.
+        n_jobs: processes for exact distances, or -1 for one a core.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        limits: Limits | None = None,
+        window: float = 0.001,
+        size: int = 256,
+        n_jobs: int = -1,
+    ) -> None:
+        self.collection = collection
+        self.limits = limits or Limits()
+        self.metrics = Metrics(lambda: len(collection.index))
+        self._n_jobs = n_jobs
+        self._encoder, self._solver, self._writer = (
+            ThreadPoolExecutor(1, name) for name in ("wembed-encoder", "wembed-solver", "wembed-writer")
+        )
+        self._batches = Batches(self._encoded, self._encoder, window, size, self.metrics.encoded.observe)
+
+    def close(self) -> None:
+        """Finish what was begun, and write what has changed."""
+        for thread in (self._encoder, self._solver, self._writer):
+            thread.shutdown()
+        self.collection.close()
+
+    async def embed(self, measures: Measures) -> Encoded:
+        """Vectors, and how unusual the measures are."""
+        self.collection.index.embedder.check_like(measures)
+        return await self._batches.encode(measures)
+
+    async def distance(self, a: Measures, b: Measures, asked: DistanceOptions) -> Distances:
+        """Of the first of a and the first of b, and so on."""
+        if len(a) != len(b):
+            raise SettingError(
+                f"there are {len(a)} measures in a and {len(b)} in b; give as many, or ask for /v1/pairwise"
+            )
+        self.limits.check("pairs", len(a), "distances")
+        left, right = await self._both(a, b)
+        every = np.arange(len(a))
+        predicted = paired_distances(left.vectors, right.vectors).astype(np.float64)
+        plain = _plain(predicted, np.maximum(left.unusualness, right.unusualness))
+        if asked.plain:
+            return plain
+        self._check_solves(asked, len(a), a, b)
+        cost, trust = self._model.cost, self._model.trust
+        if asked.exact:
+            pairs = np.stack([every, every + len(a)], axis=1)
+            return await self._solved(_exactly, plain, Measures.concatenate([a, b]), pairs, cost, self._n_jobs)
+        one, other = (a, left.vectors), (b, right.vectors)
+        return await self._solved(answered, trust, cost, one, other, (every, every), _asked(asked), self._n_jobs)
+
+    async def pairwise(self, a: Measures, b: Measures | None, asked: DistanceOptions) -> Distances:
+        """Of each of a and each of b, or of a itself."""
+        count = len(a) * len(a if b is None else b)
+        self.limits.check("pairs", count, "distances")
+        left, right = await self._both(a, a if b is None else b)
+        predicted = distances_between(left.vectors, right.vectors).astype(np.float64)
+        plain = _plain(predicted, np.maximum(left.unusualness[:, None], right.unusualness[None]))
+        if asked.plain:
+            return plain
+        solved = count if b is not None else len(a) * (len(a) - 1) // 2
+        self._check_solves(asked, solved, a, *(() if b is None else (b,)))
+        cost, trust = self._model.cost, self._model.trust
+        if asked.exact:
+            rows, columns = np.divmod(np.arange(count), count // len(a))
+            pairs = np.stack([rows, columns + (0 if b is None else len(a))], axis=1)
+            together = a if b is None else Measures.concatenate([a, b])
+            return await self._solved(_exactly, plain, together, pairs, cost, self._n_jobs)
+        other = None if b is None else (b, right.vectors)
+        return await self._solved(answered_each, trust, cost, (a, left.vectors), other, _asked(asked), self._n_jobs)
+
+    async def neighbors(self, queries: Measures, asked: NeighborsOptions) -> dict[str, Any]:
+        """The nearest measures of each."""
+        self.limits.check("pairs", len(queries) * max(asked.k, asked.rerank), "neighbours")
+        if asked.rerank:
+            self.limits.check_solves(len(queries) * asked.rerank, queries)
+        if asked.recall is not None:
+            self.limits.check_solves(len(queries) * asked.k, queries)
+        encoded = await self.embed(queries)
+        index = self.collection.index
+        among = None if asked.among is None else self.ids(asked.among)
+        exact = asked.rerank > 0 or asked.recall is not None
+        found = await self._in(
+            self._solver if exact else self._encoder,
+            lambda: index.query(
+                queries, asked.k, asked.rerank, self._n_jobs, recall=asked.recall, among=among, vectors=encoded.vectors
+            ),
+        )
+        self.metrics.solved.inc(int(found.solved.sum()))
+        labels = np.array(index.labels_at(found.ids), dtype=object).reshape(found.ids.shape)
+        return vars(found) | {"labels": labels, "unusualness": encoded.unusualness}
+
+    async def add(self, measures: Measures, asked: AddOptions) -> np.ndarray:
+        """Take measures in; their ids, once they are on the disk."""
+        encoded = await self.embed(measures)
+        ids = None if asked.ids is None else self.ids(asked.ids)
+        return await self._in(
+            self._writer,
+            lambda: self.collection.add(
+                measures, encoded.vectors, ids, asked.labels, asked.payloads, update=asked.update
+            ),
+        )
+
+    async def remove(self, ids: list[int | str]) -> None:
+        """Forget measures; once that is on the disk."""
+        await self._in(self._writer, lambda: self.collection.remove(self.ids(ids)))
+
+    def entry(self, wanted: str) -> Entry | None:
+        """What is known of a measure, if it is there."""
+        index, (one,) = self.collection.index, self.ids([wanted])
+        return index.get(one)
+
+    def known(self, ids: list[int | str]) -> Measures:
+        """The measures of the collection with these ids."""
+        return self.collection.index.at(self.ids(ids))
+
+    def ids(self, given: list[int | str]) -> list[int | str]:
+        """As the collection has them: 17 for "17", where they are numbers."""
+        if not self.collection.index.numbered:
+            return [str(one) for one in given]
+        return [int(one) if isinstance(one, str) and one.isascii() and one.isdecimal() else one for one in given]
+
+    def info(self) -> dict[str, Any]:
+        """What this service is."""
+        index, model = self.collection.index, self._model
+        return {
+            "wembed": version("wembed"),
+            "measures": len(index),
+            "cost": model.cost.as_dict(),
+            "encoder": model.encoder_,
+            "dim": model.dim_,
+            "method": index.method,
+            "errors": model.errors_,
+            "highest_level": model.trust.highest_level,
+            "limits": asdict(self.limits),
+        }
+
+    @property
+    def _model(self) -> Any:
+        return self.collection.index.embedder
+
+    async def _both(self, a: Measures, b: Measures) -> tuple[Encoded, Encoded]:
+        """What the encoder makes of both sides, in one call."""
+        if a is b:
+            left = await self.embed(a)
+            return left, left
+        for one in (a, b):
+            self._model.check_like(one)
+        encoded = await self._batches.encode(Measures.concatenate([a, b]))
+        return encoded.part(0, len(a)), encoded.part(len(a), len(a) + len(b))
+
+    def _check_solves(self, asked: DistanceOptions, pairs: int, *sides: Measures) -> None:
+        count = pairs if asked.exact or asked.tolerance is not None else 0
+        count = count if asked.budget is None else asked.budget if asked.tolerance is None else min(count, asked.budget)
+        count += self._model.trust.references * sum(map(len, sides)) if asked.refine else 0
+        if count:
+            self.limits.check_solves(count, *sides)
+
+    async def _solved(self, solve: Callable[..., Distances], *arguments: Any) -> Distances:
+        found = await self._in(self._solver, lambda: solve(*arguments))
+        self.metrics.solved.inc(found.solved)
+        return found
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], Found]) -> Found:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+    def _encoded(self, measures: Measures) -> Encoded:
+        vectors = self._model.encode(measures)
+        return Encoded(vectors, self._model.trust.unusualness(measures, vectors))
+
+
+def _asked(options: DistanceOptions) -> Asked:
+    return Asked(options.interval, options.tolerance, options.budget, bool(options.refine))
+
+
+def _plain(predicted: np.ndarray, unusualness: np.ndarray) -> Distances:
+    """Predicted distances, of which no more is asked."""
+    return Distances(predicted, predicted, predicted, predicted, np.zeros(predicted.shape, dtype=bool), unusualness)
+
+
+def _exactly(plain: Distances, measures: Measures, pairs: np.ndarray, cost: Any, n_jobs: int) -> Distances:
+    """All of them solved; each once, where both orders of a pair are asked for."""
+    ordered = np.sort(pairs, axis=1)
+    ordered, place = np.unique(ordered, axis=0, return_inverse=True)
+    apart = ordered[:, 0] != ordered[:, 1]
+    distances = np.zeros(len(ordered))
+    distances[apart] = exact_distances(measures, ordered[apart], cost, n_jobs)
+    exact = distances[place.ravel()].reshape(plain.predicted.shape)
+    return Distances(
+        plain.predicted, exact, exact, exact, np.ones(exact.shape, dtype=bool), plain.unusualness, int(apart.sum())
+    )
