@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import shutil
 import signal
 import socket
@@ -556,6 +557,18 @@ def test_the_client_has_the_verbs_of_the_embedder(url: str, model: Embedder, uns
         nobody.info()
 
 
+def test_what_the_docs_say_of_it_runs(url: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code.replace("http://127.0.0.1:8000", url), "serving.md", "exec"), {})
+    document = httpx.get(f"{url}/openapi.json").json()["paths"]
+    told = {(verb.lower(), path) for verb, path in re.findall(r"`(POST|GET|DELETE) (/[^?`]*)", page)}
+    told = {(verb, re.sub(r"/\d+$", "/{id}", path)) for verb, path in told} - {("get", "/openapi.json")}
+    assert told == {(verb, path) for path, verbs in document.items() for verb in verbs}
+    limits = httpx.get(f"{url}/v1/info").json()["limits"]
+    assert all(f"`{name}`" in page for name in limits)
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -592,6 +605,13 @@ def test_a_killed_service_has_what_it_confirmed_and_an_ended_one_finishes(folder
         assert all(one.result().exact.all() for one in pairs)
         assert process.wait(20) == -signal.SIGTERM
     assert len(Index.load(folder)) == 62
+
+
+def test_without_the_extra_it_says_which(folder: Path) -> None:
+    block = "import sys; sys.modules['uvicorn'] = None; from wembed.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", block, "serve", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: this takes uvicorn, which `pip install 'wembed[serve]'` brings"
 
 
 @pytest.mark.parametrize(

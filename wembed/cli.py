@@ -505,8 +505,10 @@ def serve(
     jobs: Jobs = -1,
 ) -> None:
     """Answer over HTTP: vectors, distances and neighbours, and measures that come and go."""
-    from wembed.serve.run import run
-
+    try:
+        from wembed.serve.run import run
+    except ModuleNotFoundError as error:
+        raise SettingError(f"this takes {error.name}, which `pip install 'wembed[serve]'` brings") from error
     run(folder, host, port, keys, window / 1000, batch, limit or [], quiet, jobs)
 
 

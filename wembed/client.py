@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float32, Float64
 from wembed import errors
 from wembed.errors import ServiceError, SettingError
 from wembed.measures import Measure, Measures
-from wembed.records import Distances, Entry, Neighbors
+from wembed.records import Distances, Entry, Id, Neighbors
 
 if TYPE_CHECKING:
     import httpx
@@ -48,8 +49,10 @@ class Client:
         timeout: float = 60.0,
         retries: int = 5,
     ) -> None:
-        import httpx  # of the extra `client`
-
+        try:
+            import httpx
+        except ModuleNotFoundError as error:
+            raise SettingError("a client takes httpx, which `pip install 'wembed[client]'` brings") from error
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries = retries
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
@@ -118,18 +121,18 @@ class Client:
         rerank: int = 0,
         *,
         recall: float | None = None,
-        among: "list[int | str] | None" = None,
+        among: Iterable[Id] | None = None,
     ) -> Neighbors:
         """The k nearest measures of the index to each; as `Index.query`."""
-        options = _given(k=k, rerank=rerank, recall=recall, among=among)
+        options = _given(k=k, rerank=rerank, recall=recall, among=None if among is None else _plain(list(among)))
         found = self._post("/v1/neighbors", measures, options).json()
         return Neighbors(np.array(found["ids"]), np.array(found["distances"]), np.array(found["solved"]))
 
     def add(
         self,
         measures: Measures,
-        ids: "list[int | str] | None" = None,
-        labels: "list[str | None] | None" = None,
+        ids: Any = None,
+        labels: Any = None,
         payloads: list[Any] | None = None,
         *,
         update: bool = False,
@@ -143,11 +146,11 @@ class Client:
         body |= _given(ids=_plain(ids), labels=_plain(labels), payloads=payloads)
         return np.array(self._asked("POST", "/v1/measures", json=body).json()["ids"])
 
-    def remove(self, ids: "list[int | str]") -> None:
+    def remove(self, ids: Iterable[Id]) -> None:
         """Forget measures."""
-        self._asked("DELETE", "/v1/measures", params={"id": _plain(ids)})
+        self._asked("DELETE", "/v1/measures", params={"id": _plain(list(ids))})
 
-    def __getitem__(self, wanted: int | str) -> Entry:
+    def __getitem__(self, wanted: Id) -> Entry:
         """What the index holds of one measure."""
         from urllib.parse import quote
 
@@ -204,7 +207,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _plain(values: Any) -> Any:
-    return values.tolist() if isinstance(values, np.ndarray) else values
+    return None if values is None else np.asarray(values, dtype=object).tolist()
 
 
 def _npz(measures: Measures) -> bytes:

@@ -22,7 +22,7 @@ from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, W
 from wembed.measures import Measures
 from wembed.options import share, switch, whole
 from wembed.progress import bar
-from wembed.records import Entry, Neighbors
+from wembed.records import Entry, Id, Neighbors
 from wembed.segment import Segment
 from wembed.transport.parallel import Progress, exact_distances
 from wembed.transport.store import check_ours, write_atomically
@@ -104,7 +104,7 @@ class Index:
     def __contains__(self, wanted: object) -> bool:
         return bool(self._sought([wanted])[0] >= 0)
 
-    def __getitem__(self, wanted: int | str) -> Entry:
+    def __getitem__(self, wanted: Id) -> Entry:
         """What is known of one measure, by its id."""
         (place,) = self._found([wanted]).tolist()
         return self._entry(place)
@@ -116,7 +116,7 @@ class Index:
         (one,), (label,), (payload,) = known.ids(row).tolist(), known.labels(row), known.payloads(row)
         return Entry(one, segment.measures[int(row[0])], np.array(segment.vectors[row[0]]), label, payload)
 
-    def at(self, ids: "Iterable[int | str]") -> Measures:
+    def at(self, ids: Iterable[Id]) -> Measures:
         """The measures with these ids, in their order.
 
         Raises:
@@ -146,7 +146,7 @@ class Index:
         """Whether the ids are whole numbers; else they are strings."""
         return self._segments[0].catalogue.numbered
 
-    def get(self, wanted: int | str) -> Entry | None:
+    def get(self, wanted: Id) -> Entry | None:
         """What is known of one measure, by its id; None where there is none."""
         (place,) = self._sought([wanted]).tolist()
         return None if place < 0 else self._entry(place)
@@ -219,7 +219,7 @@ class Index:
         self._tidy(progress)
         return new
 
-    def remove(self, ids: "Iterable[int | str]", *, progress: Progress | None = None) -> None:
+    def remove(self, ids: Iterable[Id], *, progress: Progress | None = None) -> None:
         """Forget measures. Once a fifth of what came together is gone, the rest of it is put together anew.
 
         Raises:
@@ -273,7 +273,7 @@ class Index:
         *,
         recall: float | None = None,
         certified: bool = False,
-        among: "Iterable[int | str] | None" = None,
+        among: Iterable[Id] | None = None,
         vectors: np.ndarray | None = None,
     ) -> Neighbors:
         """The k nearest measures of the collection to each query.

@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.measures import Measure
 
-__all__ = ["Distances", "Entry", "Neighbors"]
+__all__ = ["Distances", "Entry", "Id", "Neighbors"]
+
+Id = int | np.integer | str  # of a measure in an index
 
 
 @dataclass(frozen=True, eq=False)
