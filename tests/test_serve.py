@@ -21,9 +21,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from serving import free_port, running
 
 import wembed
 from wembed import Embedder, Index, Measures
@@ -516,15 +516,8 @@ def test_the_log_tells_of_requests_and_not_of_measures(
 
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
-    config = uvicorn.Config(create_app(Service(Collection(folder), n_jobs=1)), port=free_port(), log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{config.port}"
-    server.should_exit = True
-    thread.join()
+    with running(folder) as url:
+        yield url
 
 
 def test_the_client_has_the_verbs_of_the_embedder(url: str, model: Embedder, unseen: Measures, folder: Path) -> None:
@@ -567,12 +560,6 @@ def test_what_the_docs_say_of_it_runs(url: str) -> None:
     assert told == {(verb, path) for path, verbs in document.items() for verb in verbs}
     limits = httpx.get(f"{url}/v1/info").json()["limits"]
     assert all(f"`{name}`" in page for name in limits)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def started(folder: Path, port: int) -> "subprocess.Popen[bytes]":

@@ -142,6 +142,12 @@ class Index:
         return self._ids_at(self._alive[:count])
 
     @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Of images, their pixels along each axis; None for other measures."""
+        grids = {segment.measures.grid for segment in self._segments}
+        return grids.pop() if len(grids) == 1 else None
+
+    @property
     def numbered(self) -> bool:
         """Whether the ids are whole numbers; else they are strings."""
         return self._segments[0].catalogue.numbered

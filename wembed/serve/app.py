@@ -5,11 +5,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
 
 from wembed.errors import MeasureError, ReadError, SettingError, WembedError
 from wembed.records import Distances
@@ -24,6 +27,8 @@ from wembed.serve.service import Service
 
 __all__ = ["create_app"]
 
+_STATIC = Path(__file__).parent / "static"
+_SAFE = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'"}
 _ASKED_WRONGLY = (MeasureError, ReadError, SettingError)
 _log = logging.getLogger("wembed.serve")
 
@@ -110,10 +115,8 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
     @app.delete("/v1/measures", response_model=schemas.Removed)
     async def remove(request: Request) -> Response:
         """Forget the measures with these ids."""
-        ids = list(dict.fromkeys(request.query_params.getlist("id")))
-        if not ids:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "id: give one at least, as in ?id=3&id=4")
-        await service.remove(list(ids))
+        ids = _wanted(request)
+        await service.remove(ids)
         return answer({"removed": len(ids)})
 
     @app.get("/v1/measures/{id}", response_model=schemas.Entry)
@@ -122,9 +125,17 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
         found = service.entry(id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no measure with the id {id!r} in this index")
-        measure = {"points": found.measure.support, "weights": found.measure.weights}
-        known = {"id": found.id, "label": found.label, "payload": found.payload, "vector": found.vector}
-        return answer(known | measure)
+        return answer(found)
+
+    @app.get("/v1/measures", response_model=schemas.Entries)
+    async def entries(request: Request) -> Response:
+        """Measures of the index, and what is known of them."""
+        return answer({"measures": service.entries(_wanted(request))})
+
+    @app.get("/v1/map", response_model=schemas.Chart)
+    async def chart(method: str = "pca") -> Response:
+        """The measures of the index on two axes: principal ones of the vectors, or by UMAP where that is installed."""
+        return answer(vars(await service.chart(method)))
 
     @app.get("/v1/info", response_model=schemas.Info)
     async def info() -> dict[str, Any]:
@@ -148,8 +159,22 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
         """What Prometheus reads."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        """A page to look at the collection."""
+        return FileResponse(_STATIC / "index.html", headers=_SAFE)
+
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     describe(app, lambda: service.collection.index)
     return app
+
+
+def _wanted(request: Request) -> list[int | str]:
+    """The ids that a query names, each once."""
+    ids: list[int | str] = [*dict.fromkeys(request.query_params.getlist("id"))]
+    if not ids:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "id: give one at least, as in ?id=3&id=4")
+    return ids
 
 
 def _accepted(request: Request) -> str:

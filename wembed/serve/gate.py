@@ -87,7 +87,7 @@ class Gate:
         path = scope["path"]
         if path in _OPEN:
             return
-        if self._keys is not None:
+        if self._keys is not None and path != "/" and not path.startswith("/static/"):  # the page asks for a key itself
             self._check_key(
                 headers, "write" if path.startswith("/v1/measures") and scope["method"] != "GET" else "read"
             )

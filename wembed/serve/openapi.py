@@ -64,9 +64,11 @@ def describe(app: FastAPI, index: Callable[[], Index]) -> None:
                     (good,) = [status for status in told["responses"] if status.startswith("2")]
                     for kind in _FORMS.get(path, ()):
                         told["responses"][good]["content"][kind] = {"schema": _binary()}
-        found["paths"]["/v1/measures"]["delete"]["parameters"] = [
-            {"name": "id", "in": "query", "required": True, "schema": {"type": "array", "items": {"type": "string"}}}
-        ]
+        wanted = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        for verb in ("get", "delete"):
+            found["paths"]["/v1/measures"][verb]["parameters"] = [
+                {"name": "id", "in": "query", "required": True, "schema": wanted}
+            ]
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{}, {"key": []}]
         return found

@@ -8,10 +8,12 @@ __all__ = [
     "AddBody",
     "AddOptions",
     "Added",
+    "Chart",
     "DistanceBody",
     "DistanceOptions",
     "Distances",
     "Embedded",
+    "Entries",
     "Entry",
     "Failure",
     "Info",
@@ -164,6 +166,15 @@ class Removed(BaseModel):
     removed: int
 
 
+class Chart(BaseModel):
+    """Where each measure of the index is on a map."""
+
+    ids: list[Id]
+    x: list[float]
+    y: list[float]
+    labels: list[str | None]
+
+
 class Entry(BaseModel):
     """What the index holds of a measure."""
 
@@ -173,6 +184,13 @@ class Entry(BaseModel):
     points: list[list[float]]
     weights: list[float]
     vector: list[float]
+    grid: list[int] | None = Field(description="of an image, the pixels along its axes")
+
+
+class Entries(BaseModel):
+    """What the index holds of some measures."""
+
+    measures: list[Entry]
 
 
 class Info(BaseModel):
@@ -183,6 +201,10 @@ class Info(BaseModel):
     cost: dict[str, Any]
     encoder: str
     dim: int = Field(description="numbers in a vector")
+    points: int = Field(description="numbers in a point")
+    grid: list[int] | None = Field(description="of images, the pixels along their axes")
+    box: list[list[float]] = Field(description="the least and the largest coordinates of some of the measures")
+    maps: list[str] = Field(description="how a map can be made")
     method: str = Field(description="flat or hnsw")
     errors: dict[str, Any] | None = Field(description="of the model on unseen measures, as it was last evaluated")
     highest_level: float = Field(description="up to which intervals can be asked for")

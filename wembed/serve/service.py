@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from wembed.errors import SettingError
 from wembed.euclidean import distances_between, paired_distances
+from wembed.index import Index
 from wembed.measures import Measures
 from wembed.records import Distances, Entry
 from wembed.serve.batches import Batches, Encoded
+from wembed.serve.charts import Chart, Charts, methods
 from wembed.serve.collection import Collection
 from wembed.serve.limits import Limits
 from wembed.serve.metrics import Metrics
@@ -22,6 +25,8 @@ from wembed.transport.parallel import exact_distances
 from wembed.trust import Asked, answered, answered_each
 
 __all__ = ["Service"]
+
+_LOOKED_AT = 200  # measures, to say in what box they lie
 
 Found = TypeVar("Found")
 
@@ -52,6 +57,7 @@ class Service:
         self._encoder, self._solver, self._writer = (
             ThreadPoolExecutor(1, name) for name in ("wembed-encoder", "wembed-solver", "wembed-writer")
         )
+        self._charts = Charts()
         self._batches = Batches(self._encoded, self._encoder, window, size, self.metrics.encoded.observe)
 
     def close(self) -> None:
@@ -142,10 +148,25 @@ class Service:
         """Forget measures; once that is on the disk."""
         await self._in(self._writer, lambda: self.collection.remove(self.ids(ids)))
 
-    def entry(self, wanted: str) -> Entry | None:
+    def entry(self, wanted: str) -> dict[str, Any] | None:
         """What is known of a measure, if it is there."""
         index, (one,) = self.collection.index, self.ids([wanted])
-        return index.get(one)
+        found = index.get(one)
+        return None if found is None else _told(found, index)
+
+    def entries(self, wanted: list[int | str]) -> list[dict[str, Any]]:
+        """What is known of some measures."""
+        self.limits.check("measures", len(wanted), "measures", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        index = self.collection.index
+        found = [_told(index[one], index) for one in self.ids(wanted)]
+        atoms = sum(len(one["weights"]) for one in found)
+        self.limits.check("atoms", atoms, "atoms", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return found
+
+    async def chart(self, method: str) -> Chart:
+        """The collection on two axes."""
+        index = self.collection.index
+        return await self._in(self._solver, lambda: self._charts.of(index, method))
 
     def known(self, ids: list[int | str]) -> Measures:
         """The measures of the collection with these ids."""
@@ -160,12 +181,17 @@ class Service:
     def info(self) -> dict[str, Any]:
         """What this service is."""
         index, model = self.collection.index, self._model
+        some = index.at(index.first(_LOOKED_AT))
         return {
             "wembed": version("wembed"),
             "measures": len(index),
             "cost": model.cost.as_dict(),
             "encoder": model.encoder_,
             "dim": model.dim_,
+            "points": some.dim,
+            "grid": some.grid,
+            "box": [some.points().min(axis=0).tolist(), some.points().max(axis=0).tolist()],
+            "maps": methods(),
             "method": index.method,
             "errors": model.errors_,
             "highest_level": model.trust.highest_level,
@@ -204,6 +230,11 @@ class Service:
     def _encoded(self, measures: Measures) -> Encoded:
         vectors = self._model.encode(measures)
         return Encoded(vectors, self._model.trust.unusualness(measures, vectors))
+
+
+def _told(found: Entry, index: Index) -> dict[str, Any]:
+    measure = {"points": found.measure.support, "weights": found.measure.weights, "grid": index.grid}
+    return {"id": found.id, "label": found.label, "payload": found.payload, "vector": found.vector} | measure
 
 
 def _asked(options: DistanceOptions) -> Asked:
