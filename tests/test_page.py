@@ -181,6 +181,50 @@ def test_a_hundred_thousand_points_stay_smooth(page: Browser) -> None:
     assert milliseconds < 50  # twenty frames a second, without a GPU and beside other tests
 
 
+def test_an_image_that_is_dropped_finds_its_like(page: Browser) -> None:
+    page.run(
+        """(async () => {
+            const drawn = new OffscreenCanvas(140, 280), context = drawn.getContext("2d");
+            context.fillStyle = "#fff";
+            context.fillRect(0, 0, 140, 280);
+            context.lineWidth = 22;
+            context.ellipse(70, 140, 45, 100, 0, 0, 7);
+            context.stroke();
+            const files = new DataTransfer();
+            files.items.add(new File([await drawn.convertToBlob()], "zero.png"));
+            document.getElementById("pad").dispatchEvent(new DragEvent("drop", { dataTransfer: files }));
+        })()"""
+    )
+    page.until(f"{NEAR}.filter((one) => one.dataset.label === '0').length >= 7")
+    page.click("#clear")
+    page.until("document.getElementById('near-part').hidden")
+
+
+def test_clouds_are_dots_and_documents_words(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clouds = Measures.from_point_clouds([rng.normal(size=(12, 2)) * [1 + i % 3, 1] for i in range(80)])
+    embedder = Embedder(pairs=300, n_jobs=1, references=0, training=wembed.TrainingSettings(steps=10)).fit(clouds)
+    payloads = [{"words": ["some", "words", str(i)]} if i % 2 else None for i in range(80)]
+    Index(embedder, clouds, ids=[f"<b>{i}</b>" for i in range(80)], payloads=payloads).save(tmp_path / "index")
+    with running(tmp_path / "index") as url, browsing(tmp_path / "profile") as page:
+        page.open(url)
+        assert page.run("document.getElementById('legend').children.length") == 0
+        x, y = page.middle("#pad")
+        page.drag([(x - 80 + 20 * k, y) for k in range(9)])
+        page.until(f"{NEAR}.length === 10")
+        captions = page.run(f"{NEAR}.map((one) => one.querySelector('figcaption').innerText)")
+        shown = page.run(f"{NEAR}.map((one) => one.querySelector('.words')?.innerText ?? null)")
+        for caption, words in zip(captions, shown, strict=True):
+            number = int(caption.removeprefix("<b>").removesuffix("</b>"))
+            assert words == (f"some words {number}" if number % 2 else None)
+        dots = "one.querySelector('canvas')?.getContext('2d').getImageData(0, 0, 96, 96).data"
+        inked = page.run(f"{NEAR}.map((one) => {dots}?.filter((v, k) => k % 4 === 3 && v > 60).length ?? -1)")
+        assert all((count == -1) == (words is not None) for count, words in zip(inked, shown, strict=True))
+        assert all(count > 100 for count in inked if count >= 0)
+        shot(page, "clouds")
+        assert page.errors == []
+
+
 def test_a_service_with_keys_asks_for_one(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "index")
     key = add_key(tmp_path / "keys", "anna", frozenset({"read"}))

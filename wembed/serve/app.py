@@ -28,7 +28,7 @@ from wembed.serve.service import Service
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_SAFE = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'"}
+_SAFE = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self'"}
 _ASKED_WRONGLY = (MeasureError, ReadError, SettingError)
 _log = logging.getLogger("wembed.serve")
 

@@ -13,9 +13,12 @@ from wembed.index import Index
 __all__ = ["Chart", "Charts", "methods"]
 
 
+_MOST = 100_000  # measures on a chart; of more, some at random
+
+
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """Where each measure of an index is drawn.
+    """Where each measure of an index is drawn, or each of some of many.
 
     Attributes:
         ids: of the measures.
@@ -46,9 +49,10 @@ class Charts:
             raise SettingError(f"method={method!r}; choose one of {', '.join(methods())}")
         before = self._made.get(method)
         if before is None or before[0] is not index:
-            places = _METHODS[method](np.asarray(index.vectors))
-            before = index, Chart(index.ids, places[:, 0].copy(), places[:, 1].copy(), index.labels)
-            self._made[method] = before
+            some = np.sort(np.random.default_rng(0).permutation(len(index))[:_MOST])
+            places, labels = _METHODS[method](np.asarray(index.vectors[some])), index.labels
+            chart = Chart(index.ids[some], places[:, 0].copy(), places[:, 1].copy(), [labels[row] for row in some])
+            before = self._made[method] = index, chart
         return before[1]
 
 
