@@ -189,6 +189,52 @@ def unusual() -> str:
     return "\n".join(rows)
 
 
+def index() -> str:
+    """Search by a graph and without one, a row for each number of vectors."""
+    rows = [
+        "| vectors | graph built, s | peak memory, MB | one query, ms: median, 95th percentile | each of 1,000, ms | "
+        "recall@10 | without a graph: one query, ms | each of 1,000, ms |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for size, found in recorded("index")["results"]["sizes"].items():
+        built, asked, flat = (found[step] for step in ("build", "ask", "flat"))
+        cells = [
+            f"{int(size):,}",
+            f"{built['seconds']:,.0f}",
+            f"{max(built['peak_megabytes'], asked['peak_megabytes_of_queries']):,.0f}",
+            f"{asked['milliseconds_median']:.2f}, {asked['milliseconds_p95']:.2f}",
+            f"{asked['milliseconds_each_of_many']:.2f}",
+            f"{asked['recall_at_10']:.3f}",
+            f"{flat['milliseconds_median']:.2f}",
+            f"{flat['milliseconds_each_of_many']:.2f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def serve() -> str:
+    """The service under load, and what else it was sent."""
+    found = recorded("serve")["results"]
+    one, bad, explored = found["distance"], found["malformed"], found["schemathesis"]
+    memory = ", ".join(f"{megabytes:,.0f} {when}" for when, megabytes in found["megabytes"].items())
+    broken = sum(count for status, count in bad["answers"].items() if status.startswith("5"))
+    rows = [
+        "| what | figure |",
+        "|---|--:|",
+        f"| requests a second, {found['connections']} connections | {cell(one['requests_a_second'], ',.0f')} |",
+        *(
+            f"| milliseconds until an answer: {name} | {cell(one[f'milliseconds_{key}'], '.0f')} |"
+            for name, key in (("median", "median"), ("95th percentile", "p95"), ("99th percentile", "p99"))
+        ),
+        f"| answers that were errors | {one['other_statuses_than_200']} |",
+        f"| malformed requests; of these answered with an error of the service | {bad['sent']:,}; {broken} |",
+        "| requests made up by schemathesis from the OpenAPI document; answered as that says | "
+        f"{explored['generated']:,}; {explored['passed']:,} |",
+        f"| memory, MB | {memory} |",
+    ]
+    return "\n".join(rows)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "accuracy": accuracy,
@@ -197,6 +243,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "speed": speed,
         "scale": scale,
     },
+    "docs/choosing.md": {"index": index},
+    "docs/serving.md": {"serve": serve},
     "docs/trust.md": {"intervals": intervals, "bounds": bounds, "neighbours": neighbours, "unusual": unusual},
 }
 

@@ -34,20 +34,22 @@ Requests = Iterator[bytes]
 def served(folder: Path) -> Iterator[tuple[int, int]]:
     """A service of an index: its port and its process."""
     program = [sys.executable, "-m", "wembed", "serve", str(folder), "--port", "0", "--quiet"]
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        told = process.stderr.readline()
-        found = re.search(r":(\d+)$", told.strip())
-        assert found, told
-        port = int(found[1])
-        while True:
-            try:
-                httpx.get(f"http://{HOST}:{port}/readyz")
-                break
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        yield port, process.pid
-        process.terminate()
+    log = folder.with_name("log")
+    with log.open("w") as told, subprocess.Popen(program, stderr=told) as process:
+        try:
+            while not (found := re.search(r" at http://.*:(\d+)$", log.read_text(), re.M)):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            port = int(found[1])
+            while True:
+                try:
+                    httpx.get(f"http://{HOST}:{port}/readyz")
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.05)
+            yield port, process.pid
+        finally:
+            process.terminate()
 
 
 def request(path: bytes, body: bytes, kind: bytes = b"application/json") -> bytes:

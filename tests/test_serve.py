@@ -474,6 +474,22 @@ def test_a_long_journal_is_taken_into_the_index(folder: Path, unseen: Measures, 
     assert len(Index.load(folder)) == 70
 
 
+def test_an_index_that_cannot_be_written_loses_nothing(
+    folder: Path, unseen: Measures, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(index: Index, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    vectors = model.encode(unseen)
+    with Collection(folder, most_journal=1_000) as collection:
+        with monkeypatch.context() as patch:
+            patch.setattr(Index, "save", full)
+            assert collection.add(unseen[:1], vectors[:1]).tolist() == [60]
+        left = crashed(folder)
+    with Collection(left) as again:
+        assert (again.replayed, 60 in again.index) == (1, True)
+
+
 def test_a_change_that_cannot_be_written_is_none(
     client: TestClient, unseen: Measures, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Collection: an index that changes while it is asked, and forgets nothing that it has confirmed."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from safetensors.numpy import load, save
 
+from wembed.errors import WembedError
 from wembed.index import JOURNAL, Index
 from wembed.measures import Measures
 from wembed.serve.journal import Journal
 
 __all__ = ["Collection"]
 
+_log = logging.getLogger("wembed.serve")
 _MOST_JOURNAL = 64 << 20  # bytes, before the index itself is written
 
 
@@ -43,7 +46,7 @@ class Collection:
     def __init__(self, folder: "str | Path", most_journal: int = _MOST_JOURNAL) -> None:
         self.folder = Path(folder).resolve()
         self.index = Index.load(self.folder, hold=True)
-        self._most_journal = most_journal
+        self._most_journal = self._due = most_journal
         self._journal = Journal(self.folder / JOURNAL)
         try:
             self.replayed = self._replay()
@@ -114,8 +117,12 @@ class Collection:
     def _take(self, changed: Index, change: "_Change") -> None:
         self._journal.append(change.record())
         self.index = changed
-        if self._journal.size > self._most_journal:
-            self.save()
+        if self._journal.size > self._due:
+            try:
+                self.save()
+            except (OSError, WembedError):  # the change is in the journal, which grows until this succeeds
+                _log.exception("the index could not be written; the journal goes on")
+            self._due = self._journal.size + self._most_journal
 
     def _replay(self) -> int:
         """Do again what the journal says; the number of changes.

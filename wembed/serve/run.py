@@ -59,7 +59,7 @@ def run(
         again = f", {collection.replayed:,} changes of them from the journal" if collection.replayed else ""
         print(f"{len(collection.index):,} measures{again} at {place}", file=sys.stderr)
         logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-        config = uvicorn.Config(app, log_config=None, access_log=False, log_level="warning", server_header=False)
+        config = uvicorn.Config(app, log_config=None, access_log=False, log_level="error", server_header=False)
         uvicorn.Server(config).run([listening])
 
 
