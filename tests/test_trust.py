@@ -386,6 +386,12 @@ def test_calibration_measures_are_not_unseen(fitted: Embedder, some_digits: Meas
         fitted.unseen(some_digits[fitted.split_.calibration])
 
 
+def test_calibrating_on_others_than_were_learned_from_is_warned_of(run_folder: Path, unseen: Measures) -> None:
+    larger = Measures.from_point_clouds([2 * m.support for m in unseen[:30]], [m.weights for m in unseen[:30]])
+    with pytest.warns(wembed.UnusualWarning, match="for measures like these now, and may not hold of others"):
+        wembed.load(run_folder / "model").calibrate(larger, pairs=200)
+
+
 def test_measures_calibrated_on_are_seen_and_those_calibrated_on_before_are_not(
     run_folder: Path, some_digits: Measures, unseen: Measures, tmp_path: Path
 ) -> None:

@@ -576,8 +576,10 @@ def main() -> NoReturn:
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except SystemExit as stopped:  # typer ends every command so, an interrupted one with 130
-        if stopped.code == 130 and set(sys.argv[1:2]) & {"precompute", "fit", "quickstart"}:
-            _say("What precompute, fit or quickstart had solved and learned is kept: the same command goes on.")
+        if stopped.code == 130 and sys.argv[1:2] != ["serve"]:
+            goes_on = set(sys.argv[1:2]) & {"precompute", "fit", "quickstart"}
+            kept = "What precompute, fit or quickstart had solved and learned is kept: the same command goes on."
+            _say(kept if goes_on else "Interrupted, and nothing was changed.")
         sys.exit(stopped.code)
     sys.exit(0)
 

@@ -428,8 +428,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
         if min(float(exact.mean()) for _, exact in halves) <= _NO_DISTANCE * self.mean_distance_:
             raise SettingError(_ALL_ALIKE)
+        vectors = self.encode(fresh)
+        self._warn_of(
+            self._trust.unusualness(fresh, vectors),
+            "intervals are for measures like these now, and may not hold of others",
+        )
         with bar(self.verbose, "references", unit="measures") as show:
-            trust = self._trust.familiar(fresh, self.encode(fresh))
+            trust = self._trust.familiar(fresh, vectors)
             trust = trust.calibrated(self.encode, fresh, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
             raise SettingError(_ALL_ALIKE)
@@ -699,7 +704,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 bar(self.verbose, what, unit="pairs" if what == "exact distances" else "measures")
             )
 
-    def _warn_of(self, unusualness: np.ndarray) -> None:
+    def _warn_of(
+        self,
+        unusualness: np.ndarray,
+        so: str = "their distances may be further off than the errors of the model say",
+    ) -> None:
         rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
         together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
         if together or strange:
@@ -707,8 +716,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             _warn(
                 f"{many:,} of {len(unusualness):,} measures {'is' if many == 1 else 'are'} unlike those that the model "
                 f"learned from, most of all number {int(unusualness.argmax())} with an unusualness of "
-                f"{unusualness.max():.2g}, where 1 in {1 / _RARE:.0f} usual ones is above 1; their distances may be "
-                "further off than the errors of the model say",
+                f"{unusualness.max():.2g}, where 1 in {1 / _RARE:.0f} usual ones is above 1; {so}",
                 UnusualWarning,
             )
 
