@@ -1,8 +1,13 @@
 """What several test files share: a few real digits, their exact distances, and an Embedder fitted on them."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two processes run the tests, and threads of theirs would wait for each other
 
 import wembed
 from wembed.readers import digits
