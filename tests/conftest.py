@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # two processes run the tests, and threads of theirs would wait for each other
+# Two processes run the tests; threads that each of them started would wait for those of the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import wembed
 from wembed.readers import digits

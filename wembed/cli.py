@@ -428,7 +428,9 @@ def index(
     with bar(True, "graph", unit="measures") as show:
         collection = Index(embedder, measures, **given, method=method, progress=show)
     collection.save(out)
-    _say(f"{len(collection):,} measures in {out}, {collection.method}; next: wembed query {out} DATA -k 10")
+    _say(
+        f"{len(collection):,} measures in {out}, {collection.method}; next: wembed query {out} DATA -k 10, or wembed serve {out}"
+    )
 
 
 @app.command()
