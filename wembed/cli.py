@@ -428,9 +428,8 @@ def index(
     with bar(True, "graph", unit="measures") as show:
         collection = Index(embedder, measures, **given, method=method, progress=show)
     collection.save(out)
-    _say(
-        f"{len(collection):,} measures in {out}, {collection.method}; next: wembed query {out} DATA -k 10, or wembed serve {out}"
-    )
+    goes_on = f"wembed query {out} DATA -k 10, or wembed serve {out}"
+    _say(f"{len(collection):,} measures in {out}, {collection.method}; next: {goes_on}")
 
 
 @app.command()
