@@ -195,6 +195,7 @@ def test_what_is_not_there_is_neither_removed_nor_changed(index: Index, some_dig
         index.update([1], some_digits[:2])
     assert index.ids.tolist() == list(range(60))
     assert index.add(some_digits[:0], ids=[]).tolist() == []
+    assert [one in index for one in (0, "0", "zero", 2.5, 60, -1, 2**70)] == [True, *[False] * 6]
     index.remove([])
 
 
