@@ -251,7 +251,7 @@ def calibrate(
 
     In place of those that they were calibrated on: give it more of them, or measures like those that it is to be asked
     about. Half of them shape the intervals, and the other half set their width. What it is calibrated on is left out
-    when it is evaluated. An index keeps the model that it was made with: make it again.
+    when it is evaluated. An index on the disk keeps the model it was saved with: make it again.
     """
     from wembed.saved import model_folder
 

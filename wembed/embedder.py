@@ -398,7 +398,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
         solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again;
-        the calibration measures of the fit may be among them. An index keeps the model that it was made with.
+        the calibration measures of the fit may be among them. An index on the disk keeps the model it was saved with.
         What intervals promise, they promise for measures like these; to see whether it is kept, evaluate on others.
 
         Raises:
