@@ -156,18 +156,27 @@ def test_distance_says_how_far_off_it_may_be_and_solves_what_is_open(
         return list(csv.DictReader(StringIO(out))), err
 
     rows, err = asked("--interval", 0.8, "--exact")
-    assert "0 of 3 pairs were solved exactly" in err
+    assert "0 of 3 pairs were solved" in err
     for row in rows:
         assert float(row["lower"]) <= float(row["estimate"]) <= float(row["upper"])
-        assert row["solved"] == "0"
+        assert row["is_exact"] == "0"
     rows, err = asked("--tolerance", 1e-9, "--budget", 2, "--exact")
-    assert "2 of 3 pairs were solved exactly" in err
-    solved = [row for row in rows if row["solved"] == "1"]
+    assert "2 of 3 pairs were solved" in err
+    solved = [row for row in rows if row["is_exact"] == "1"]
     assert len(solved) == 2
     assert all(row["estimate"] == row["exact"] == row["lower"] == row["upper"] for row in solved)
-    (open_,) = (row for row in rows if row["solved"] == "0")
+    (open_,) = (row for row in rows if row["is_exact"] == "0")
     assert open_["exact"] != open_["estimate"]
     assert {row["exact"] for row in rows} == {row["exact"] for row in asked("--tolerance", 1e-9, "--exact")[0]}
+
+
+def test_a_measure_and_itself_are_known_exactly(
+    fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "distance", fitted_run, folder / "a.npy", folder / "a.npy", "--tolerance", 0.02)
+    assert code == 0
+    assert "0 of 3 pairs were solved" in err
+    assert [(row["estimate"], row["is_exact"]) for row in csv.DictReader(StringIO(out))] == [("0", "1")] * 3
 
 
 @pytest.mark.filterwarnings("always")
@@ -177,7 +186,7 @@ def test_strange_measures_are_warned_of_in_a_sentence(
     np.save(folder / "noise.npy", np.random.default_rng(0).random((2, 28, 28)))
     code, _, err = run(capsys, "distance", fitted_run, folder / "noise.npy", folder / "one.npy")
     assert code == 0
-    assert "warning: 2 of 2 measures are unlike those that the model" in err
+    assert "warning: 2 of 2 measures of a are unlike those that the model" in err
     assert "UnusualWarning" not in err
 
 

@@ -153,6 +153,8 @@ def test_neighbours_are_found_among_those_wanted(
         np.testing.assert_array_equal(found.solved, expected.solved)
     with pytest.raises(SettingError, match="neighbours among 2 measures"):
         index.query(asking, k=3, among=[1, 2])
+    with pytest.raises(SettingError, match="among names no measure"):
+        index.query(asking, k=1, among=[])
     with pytest.raises(SettingError, match="no measure with the id 62"):
         index.query(asking, k=1, among=[1, 62])
 

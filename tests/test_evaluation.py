@@ -59,6 +59,14 @@ def test_recall_counts_shared_neighbours_and_leaves_the_query_out() -> None:
     assert hoods.recall(-exact) == 0.0
 
 
+def test_measures_that_are_all_alike_are_not_evaluated(fitted: wembed.Embedder) -> None:
+    halves = [np.repeat(np.arange(4.0), k)[:, None] * [1, 1] for k in range(1, 13)]  # atoms split into k
+    alike = wembed.Measures.from_point_clouds(halves)
+    assert len(np.unique(alike.digests())) == 12
+    with pytest.raises(wembed.SettingError, match="are at distance 0 of each other; give some that differ"):
+        wembed.evaluate(fitted, alike, queries=0)
+
+
 def test_recall_needs_enough_measures() -> None:
     assert Neighborhoods(np.array([0]), np.zeros((1, 15))).recall(np.zeros((1, 15))) is None
 

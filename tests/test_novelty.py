@@ -118,6 +118,7 @@ def test_doodles_and_noise_are_warned_of_and_digits_are_not(fitted: Embedder, so
     assert caught[0].filename == __file__
     with pytest.warns(wembed.UnusualWarning) as caught:
         fitted.distance(noise, noise)
+    assert [str(one.message)[:24] for one in caught] == ["5 of 5 measures of a are", "5 of 5 measures of b are"]
     assert caught[0].filename == __file__
     assert fitted.unusualness(noise).min() > 2 > fitted.unusualness(unseen).max()
     squeezed = Measures.from_point_clouds([m.support * 0.5 for m in unseen], [m.weights for m in unseen])

@@ -288,14 +288,41 @@ def test_measures_that_nearly_equal_are_not_certified_to_be_at_distance_0(
     alike = unseen.digests() == nearly.digests()
     assert alike.any()  # told apart to nine decimals
     a, b = unseen[alike], nearly[alike]
-    pairs = np.stack([np.arange(len(a)), np.arange(len(a)) + len(a)], axis=1)
-    exact = wembed.exact_distances(Measures.concatenate([a, b]), pairs)
+    exact = _of_pairs(a, b)
     assert exact.min() > 1e-6
     bounds, found = calibrated.bounds(a, b), calibrated.distance(a, b, interval=0.9)
     assert (bounds.lower <= exact).all()
     assert (exact <= bounds.upper).all()
     assert not found.exact.any()
     np.testing.assert_allclose(calibrated.distance(a, b, tolerance=1e-3).estimate, exact, rtol=1e-6)
+
+
+def test_a_measure_that_was_rounded_once_more_is_the_same(calibrated: Embedder, unseen: Measures) -> None:
+    rng = np.random.default_rng(0)
+    order = [rng.permutation(len(one.weights)) for one in unseen]
+    shuffled = Measures.from_point_clouds(
+        [one.support[own] for one, own in zip(unseen, order, strict=True)],
+        [0.731 * one.weights[own] for one, own in zip(unseen, order, strict=True)],
+    )
+    bitwise = unseen.digests(exact=True) == shuffled.digests(exact=True)
+    assert 0 < bitwise.sum() < len(unseen)  # else nothing is tried
+    for refine in (False, True):
+        found = calibrated.distance(unseen, shuffled, tolerance=1e-3, refine=refine)
+        assert found.exact.all()
+        assert found.solved == 0
+        assert not found.estimate.any()
+        assert not found.upper.any()
+    bounds, exact = calibrated.bounds(unseen, shuffled), _of_pairs(unseen, shuffled)
+    assert (bounds.lower <= exact + 1e-12).all()
+    assert (exact <= bounds.upper).all()
+    assert not bounds.upper[bitwise].any()
+    other = calibrated.distance(unseen[[0, 1, 2]], shuffled[[0, 2, 1]], interval=0.9)
+    assert other.exact.tolist() == [True, False, False]
+
+
+def _of_pairs(a: Measures, b: Measures) -> np.ndarray:
+    pairs = np.stack([np.arange(len(a)), np.arange(len(a)) + len(a)], axis=1)
+    return wembed.exact_distances(Measures.concatenate([a, b]), pairs)
 
 
 def test_bounds_of_a_measure_and_itself_are_0(calibrated: Embedder, unseen: Measures) -> None:
@@ -339,7 +366,7 @@ def test_no_queries_have_no_neighbours(calibrated: Embedder, unseen: Measures) -
 def test_without_calibration_there_are_no_intervals(some_digits: Measures) -> None:
     bare = Embedder(pairs=300, calibration=0, references=0, training=TrainingSettings(steps=5), n_jobs=1)
     bare.fit(some_digits[:100])
-    with pytest.raises(SettingError, match="the model has no calibration measures"):
+    with pytest.raises(SettingError, match=r"and 20 of calibration measures, and it has [1-9][0-9]+ and 0;"):
         bare.distance(some_digits[:2], some_digits[2:4], interval=0.9)
     with pytest.raises(SettingError, match="fitted with references=0"):
         bare.pairwise(some_digits[:2], interval=0.9, refine=True)
@@ -455,6 +482,21 @@ def test_more_recall_takes_more_solves(index: Index, unseen: Measures) -> None:
     solved = [index.query(unseen[:8], k=5, recall=recall).solved.sum() for recall in (0.5, 0.9, 0.999)]
     assert solved == sorted(solved)
     assert solved[0] < solved[-1]
+
+
+def test_an_index_keeps_the_model_it_was_made_with(run_folder: Path, unseen: Measures) -> None:
+    embedder = wembed.load(run_folder)
+    index = Index(embedder, unseen)
+    before = index.query(unseen[:3], k=4, recall=0.9)
+    embedder.calibrate(unseen[:30])
+    embedder.random_state, embedder.pairs, embedder.training = 5, 300, TrainingSettings(steps=5)
+    embedder.fit(unseen)
+    after = index.query(unseen[:3], k=4, recall=0.9)
+    assert index.embedder.trust is not embedder.trust
+    np.testing.assert_array_equal(after.ids, before.ids)
+    np.testing.assert_array_equal(after.solved, before.solved)
+    np.testing.assert_allclose(index.add(unseen[:1]), [len(unseen)])
+    np.testing.assert_allclose(index.vectors[-1], index.vectors[0], atol=1e-5)
 
 
 def test_all_of_a_small_index_can_be_asked_for(index: Index, unseen: Measures, truth: np.ndarray) -> None:

@@ -251,7 +251,7 @@ def calibrate(
 
     In place of those that they were calibrated on: give it more of them, or measures like those that it is to be asked
     about. Half of them shape the intervals, and the other half set their width. What it is calibrated on is left out
-    when it is evaluated. An index on the disk keeps the model it was saved with: make it again.
+    when it is evaluated, so keep some of the data for that. An index keeps the model it was made with: make it again.
     """
     from wembed.saved import model_folder
 
@@ -360,9 +360,9 @@ def distance(
 ) -> None:
     """Print the predicted distance of the first measure of A to the first of B, and so on, as CSV.
 
-    With an interval, a tolerance, a budget or --refine: the estimate, which is exact where the column `solved` is 1,
-    the interval, and how unusual the measures are (0 typical, 1 the most unusual hundredth, from 2.5 on not to be
-    relied on).
+    With an interval, a tolerance, a budget or --refine: the estimate, the interval, how unusual the measures are (0
+    typical, 1 the most unusual hundredth, from 2.5 on not to be relied on), and in the column `is_exact` 1 where the
+    estimate is: it was solved, or the two measures are one and the same.
     """
     import numpy as np
 
@@ -381,9 +381,9 @@ def distance(
         embedder.n_jobs = jobs
         answers = ask(left, right, interval=interval, tolerance=tolerance, budget=budget, refine=refine)
         columns = {name: getattr(answers, name) for name in ("predicted", "estimate", "lower", "upper", "unusualness")}
-        columns["solved"] = answers.exact
+        columns["is_exact"] = answers.exact
         answered = answers.exact.ravel()
-        _say(f"{answers.solved:,} of {count:,} pairs were solved exactly")
+        _say(f"{answers.solved:,} of {count:,} pairs were solved")
     else:
         columns = {"predicted": ask(left, right)}
     if exact:

@@ -22,7 +22,7 @@ from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 from wembed.learning.encodings import ENCODINGS, suited
-from wembed.learning.evaluation import FEW_CALIBRATED, Report, compare, score
+from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
 from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
@@ -55,8 +55,6 @@ _REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is 
 _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
-_NO_DISTANCE = 1e-6  # share of the mean distance of the training pairs
-_ALL_ALIKE = "nearly all of these measures are at distance 0 of each other; give some that differ"
 _WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
 _KNOWN = 10_000  # training measures that an encoding is built from
 
@@ -208,8 +206,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 so far out that a vector of float32 cannot hold them.
             SettingError: measures that the ground cost is not defined on.
         """
+        return self._transformed(measures)
+
+    def _transformed(self, measures: Measures, whose: str = "") -> Float32[np.ndarray, "n dim"]:
         vectors = self.encode(measures)
-        self._warn_of(self._trust.unusualness(measures, vectors))
+        self._warn_of(self._trust.unusualness(measures, vectors), whose)
         return vectors
 
     def encode(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
@@ -304,7 +305,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self._check_paired("distance", a, b)
         wanted = Asked(interval, tolerance, budget, refine)
-        left, right = self.transform(a), self.transform(b)
+        left, right = self._transformed(a, " of a"), self._transformed(b, " of b")
         if wanted == Asked():
             return paired_distances(left, right).astype(np.float64)
         every = np.arange(len(a))
@@ -352,8 +353,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SolverError: a solution could not be certified.
         """
         wanted = Asked(interval, tolerance, budget, refine)
-        left = self.transform(a)
-        right = left if b is None else self.transform(b)
+        left = self._transformed(a, "" if b is None else " of a")
+        right = left if b is None else self._transformed(b, " of b")
         if wanted == Asked():
             return distances_between(left, right)
         with self._shown() as shown:
@@ -398,8 +399,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Half of the measures fit how the error depends on distance and unusualness, the other half set the width; this
         solves about `pairs` pairs. Measures that the model has learned from are left out, and those that come again;
-        the calibration measures of the fit may be among them. An index on the disk keeps the model it was saved with.
-        What intervals promise, they promise for measures like these; to see whether it is kept, evaluate on others.
+        the calibration and test measures of the fit may be among them, and count as seen then. An index keeps the model
+        that it was made with. What intervals promise, they promise for measures like these; to see whether it is kept,
+        evaluate on others.
 
         Raises:
             NotFittedError: before `fit`.
@@ -426,18 +428,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             listed = random_pairs(half, min(pairs // 2, most), np.random.default_rng([seed, len(halves)])).pairs
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 halves.append((listed, exact_distances(fresh, listed, self.cost, self.n_jobs, show)))
-        if min(float(exact.mean()) for _, exact in halves) <= _NO_DISTANCE * self.mean_distance_:
-            raise SettingError(_ALL_ALIKE)
+        if min(float(exact.mean()) for _, exact in halves) <= NO_DISTANCE * self.mean_distance_:
+            raise SettingError(ALL_ALIKE)
         vectors = self.encode(fresh)
         self._warn_of(
             self._trust.unusualness(fresh, vectors),
-            "intervals are for measures like these now, and may not hold of others",
+            so="intervals are for measures like these now, and may not hold of others",
         )
         with bar(self.verbose, "references", unit="measures") as show:
             trust = self._trust.familiar(fresh, vectors)
             trust = trust.calibrated(self.encode, fresh, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
-            raise SettingError(_ALL_ALIKE)
+            raise SettingError(ALL_ALIKE)
         self._trust = trust
         self._calibrated_on = fresh.digests().copy()
         if self.errors_ is not None:  # the intervals that these tell of are gone
@@ -446,6 +448,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def unseen(self, measures: Measures) -> Measures:
         """The measures that the model was neither fitted to nor calibrated on, those for test of `fit` among them.
+
+        Those that intervals were calibrated on before `calibrate` are unseen again: nothing goes by them any more.
 
         Raises:
             NotFittedError: before `fit`.
@@ -707,16 +711,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _warn_of(
         self,
         unusualness: np.ndarray,
+        whose: str = "",
         so: str = "their distances may be further off than the errors of the model say",
     ) -> None:
         rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
         together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
         if together or strange:
             many = rare if together else strange
+            usual = f"above 1, where that of 1 in {1 / _RARE:.0f} usual ones is"
             _warn(
-                f"{many:,} of {len(unusualness):,} measures {'is' if many == 1 else 'are'} unlike those that the model "
-                f"learned from, most of all number {int(unusualness.argmax())} with an unusualness of "
-                f"{unusualness.max():.2g}, where 1 in {1 / _RARE:.0f} usual ones is above 1; {so}",
+                f"{many:,} of {len(unusualness):,} measures{whose} {'is' if many == 1 else 'are'} unlike those that "
+                f"the model learned from, with an unusualness {usual if together else f'of {UNUSUAL} or more'}: most "
+                f"of all number {int(unusualness.argmax())} with {unusualness.max():.2g}; {so}",
                 UnusualWarning,
             )
 
@@ -864,7 +870,7 @@ def evaluate(
 
     Raises:
         NotFittedError: the Embedder has not been fitted.
-        SettingError: fewer than two measures, no pair, or a negative number.
+        SettingError: fewer than two measures, no pair, a negative number, or measures that are all alike.
         ArtifactError: a store that the Embedder was not fitted with.
     """
     if not isinstance(embedder, Embedder):

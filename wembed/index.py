@@ -56,6 +56,7 @@ class Index:
         progress: called with the vectors that are in the graph, and all.
 
     Attributes:
+        embedder: as it was when the index was made: later fits and calibrations are for another index.
         ids: of the measures, in the order in which they came.
         labels: of the measures, in that order; None where there is none.
         measures: the collection, in that order.
@@ -86,7 +87,7 @@ class Index:
         embedder.cost.check(measures)
         if len(measures) == 0:
             raise SettingError("an index of no measures finds none; give it at least one")
-        self.embedder = embedder
+        self.embedder = copy(embedder)  # what is fitted or calibrated later goes with other vectors and intervals
         self._wanted_method = method
         self._segments: list[Segment] = []
         self._next = 0
@@ -312,6 +313,8 @@ class Index:
             share("recall", recall, 0.99, also="; for all of them, ask for certified ones")
         places = None if among is None else np.unique(self._found(among))
         count = len(self) if places is None else len(places)
+        if not count:
+            raise SettingError("among names no measure; leave it out for all of them")
         if k > count:
             what = "the index holds" if places is None else "there are to be neighbours among"
             raise SettingError(f"k={k}; {what} {count} measures, so ask for 1 to {count}")

@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from wembed.errors import MeasureError, ReadError
 
-__all__ = ["Measure", "Measures"]
+__all__ = ["Measure", "Measures", "hashed_points"]
 
 _BLOCK = 1 << 22  # numbers looked at in one go while checking and packing
 
@@ -293,11 +293,11 @@ class Measures:
         hashes = np.empty(len(self), dtype=np.uint64)
         ends = np.searchsorted(self.offsets, np.arange(_BLOCK, int(self.offsets[-1]) + _BLOCK, _BLOCK), side="right")
         # Of a common support each point is hashed once, unless the measures are few for it.
-        common = None if self.atoms is None or len(self.support) > len(self.atoms) else _hashed(self.support)
+        common = None if self.atoms is None or len(self.support) > len(self.atoms) else hashed_points(self.support)
         for start, stop in itertools.pairwise(np.unique([0, *np.clip(ends - 1, 0, len(self)), len(self)]).tolist()):
             own = slice(int(self.offsets[start]), int(self.offsets[stop]))
             atoms = own if self.atoms is None else self.atoms[own]
-            points = _hashed(self.support[atoms]) if common is None else common[atoms]
+            points = hashed_points(self.support[atoms]) if common is None else common[atoms]
             mass = told_apart(np.asarray(self.weights[own]))
             # A sum forgets the order; splitting an atom in two is another way to store the measure, and is not seen.
             hashes[start:stop] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[start:stop] - own.start)
@@ -345,7 +345,7 @@ class Measures:
         return named if self.atoms is None else named | {"atoms": self.atoms}
 
 
-def _hashed(points: np.ndarray) -> np.ndarray:
+def hashed_points(points: Float64[np.ndarray, "n dim"]) -> np.ndarray:
     """A 64-bit hash of each row."""
     hashes = np.zeros(len(points), dtype=np.uint64)
     for column in points.T:

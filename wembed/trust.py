@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
+from wembed.alike import Alike, same_measures
 from wembed.errors import SettingError
 from wembed.euclidean import distances_of_pairs
 from wembed.learning.evaluation import Intervals
@@ -56,6 +57,7 @@ class Trust:
         scale: mean distance of the calibration pairs.
         near: predicted distance below which there are next to no calibration pairs.
         far: predicted distance above which there are next to none.
+        told: pairs of different measures that intervals are shaped by, and that they are calibrated on.
         place: puts measures into the coordinates in which their shape is looked at.
     """
 
@@ -67,6 +69,7 @@ class Trust:
     scale: float = 1.0
     near: float = 0.0
     far: float = np.inf
+    told: tuple[int, int] = (0, 0)
 
     @classmethod
     def build(
@@ -122,14 +125,16 @@ class Trust:
             for p, d in (fitted_on, calibrated_on)
             for apart in [d > _EQUAL * d.sum() / max(len(d), 1)]
         ]
-        if min(len(pairs) for pairs, _ in shown) < _FEWEST:
-            return replace(self, plain=None, refined=None)
+        told = len(shown[0][0]), len(shown[1][0])
+        if min(told) < _FEWEST:
+            return replace(self, plain=None, refined=None, told=told)
         used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
         own = measures[used]
         side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
-        told = np.sort(distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0])))
-        few = int(_SCARCE * len(told))
-        scaled = replace(self, scale=float(shown[1][1].mean()), near=float(told[few]), far=float(told[-1 - few]))
+        far = np.sort(distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0])))
+        few = int(_SCARCE * len(far))
+        near, scale = float(far[few]), float(shown[1][1].mean())
+        scaled = replace(self, scale=scale, near=near, far=float(far[-1 - few]), told=told)
 
         def model(*, refine: bool) -> IntervalModel:
             known = []
@@ -275,14 +280,14 @@ class Trust:
         model = self.refined if refine else self.plain
         if model is None:
             raise SettingError(
-                "the model has no calibration measures, or fewer than "
-                f"{_FEWEST} pairs of them, so there are no intervals; give it measures that it has not seen with "
+                f"the model gives no intervals: that takes {_FEWEST} pairs of validation and {_FEWEST} of calibration "
+                f"measures, and it has {self.told[0]} and {self.told[1]}; give it measures that it has not seen with "
                 "`wembed calibrate`, or embedder.calibrate in Python, or fit it on more measures and pairs"
             )
         return model
 
     def bounds(self, a: Side, b: Side, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Bounds:
-        """Certified bounds; both sides have sketches."""
+        """Certified bounds, of measures that are equal to the last bit 0; both sides have sketches."""
         sketcher, places = self._sketches(a, b, i, j)
         upper = sketcher.upper(*places).min(axis=1)
         upper[a.measures.digests(exact=True)[i] == b.measures.digests(exact=True)[j]] = 0.0
@@ -329,14 +334,14 @@ class Trust:
         """Whether a[i] and b[j] are the same measure: vectors of one may differ by rounding, those of two be equal."""
         same = np.asarray(predicted <= _ROUNDED * self.scale)
         if same.any():
-            same[same] = a.measures.digests(exact=True)[i[same]] == b.measures.digests(exact=True)[j[same]]
+            same[same] = same_measures(a.measures, b.measures, i[same], j[same])
         return same
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save; `restored` takes it."""
         parts: dict[str, Any] = {
             "novelty": vars(self.novelty),
-            "distances": {"scale": self.scale, "near": self.near, "far": self.far},
+            "distances": {name: getattr(self, name) for name in ("scale", "near", "far", "told")},
         }
         if self.sketcher is not None:
             parts["sketcher"] = self.sketcher.arrays()
@@ -360,7 +365,17 @@ class Trust:
             intervals[name] = IntervalModel(**parts[name] | scalars)
         sketcher = Sketcher.restored(cost, parts["sketcher"]) if "sketcher" in parts else None
         scale, near, far = (float(parts["distances"][name][0]) for name in ("scale", "near", "far"))
-        return cls(place, Novelty(**parts["novelty"]), sketcher, **intervals, scale=scale, near=near, far=far)
+        shaped, calibrated = parts["distances"]["told"].tolist()
+        return cls(
+            place,
+            Novelty(**parts["novelty"]),
+            sketcher,
+            **intervals,
+            scale=scale,
+            near=near,
+            far=far,
+            told=(shaped, calibrated),
+        )
 
 
 def _ends(
@@ -442,7 +457,7 @@ def answered(
         SolverError: a solution could not be certified.
     """
     i, j = pairs
-    alike = _Alike.of(a[0], None if b is a else b[0])
+    alike = Alike.of(a[0], None if b is a else b[0])
     refine = trust.refines(alike.distinct, len(i)) if asked.refine is None else asked.refine
     trust.check(asked.level, refine=refine)
     left = trust.side(*a, refine, n_jobs, progress("references"))
@@ -488,33 +503,6 @@ def answered_each(
     rows, columns = np.divmod(np.arange(len(a[0]) * count), count)
     found = answered(trust, cost, a, b, (rows, columns), asked, n_jobs, progress)
     return found.shaped((len(a[0]), count))
-
-
-@dataclass(frozen=True, eq=False)
-class _Alike:
-    """Which of the measures on both sides of some pairs are equal.
-
-    Attributes:
-        left: of each on the left side, the number of the content.
-        right: of each on the right side.
-        distinct: contents that differ.
-    """
-
-    left: Int64[np.ndarray, " n"]
-    right: Int64[np.ndarray, " m"]
-    distinct: int
-
-    @classmethod
-    def of(cls, a: Measures, b: Measures | None) -> "_Alike":
-        """Of the measures of both sides; without `b` they are the same."""
-        sides = [side.digests(exact=True) for side in (a, b) if side is not None]
-        contents, whose = np.unique(np.concatenate(sides), return_inverse=True)
-        return cls(whose[: len(a)], whose if b is None else whose[len(a) :], len(contents))
-
-    def keys(self, i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
-        """A number for each pair, equal for pairs of equal measures, whichever of the two comes first."""
-        left, right = self.left[i], self.right[j]
-        return np.asarray(np.minimum(left, right) * self.distinct + np.maximum(left, right))
 
 
 def _worth_solving(found: Distances, asked: Asked) -> Int64[np.ndarray, " chosen"]:

@@ -32,6 +32,8 @@ __all__ = [
 
 MEAN = "mean predictor"
 FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 100 from fit to fit
+NO_DISTANCE = 1e-6  # share of the mean distance learned from
+ALL_ALIKE = "nearly all of these measures are at distance 0 of each other; give some that differ"
 _NEIGHBORS = 10
 _LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
 
@@ -42,7 +44,7 @@ class Errors:
 
     Attributes:
         mse: mean of (W^p - predicted^p)^2.
-        relative_mse: `mse` over the mean of W^2p; 1 where all W are 0 and something else was predicted.
+        relative_mse: `mse` over the mean of W^2p.
         relative_error: mean of |W - predicted| / W, over pairs of different measures.
         r2: 1 - sum (W - predicted)^2 / sum (W - mean W)^2; None where all W are equal.
         pearson: correlation of W and predicted; None where the prediction is constant.
@@ -226,7 +228,7 @@ def compare(
         progress: called with the pairs solved and the pairs in all.
 
     Raises:
-        SettingError: fewer than two measures, no pair, or a negative number.
+        SettingError: fewer than two measures, no pair, a negative number, or measures that are all alike.
     """
     if len(measures) < 2:
         raise SettingError(f"{len(measures)} measure makes no pair; give at least two unseen measures")
@@ -252,6 +254,8 @@ def compare(
     )
     exact_seconds = time.perf_counter() - started
     asked, exact = np.concatenate([taken, listed]), np.concatenate([taken_exact, solved])
+    if exact.mean() <= NO_DISTANCE * mean_distance:
+        raise SettingError(ALL_ALIKE)
     used = np.unique(np.concatenate([asked.ravel(), pool]))
     seen = measures[used]
     rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
@@ -319,7 +323,7 @@ def score(
     hoods: Neighborhoods | None = None,
     predicted_hoods: np.ndarray | None = None,
 ) -> Errors:
-    """Errors of predicted distances."""
+    """Errors of predicted distances; some of the exact ones are above 0."""
     apart = exact > 0
     ratio = predicted[apart] / exact[apart] if apart.any() else np.ones(1)
     power_error = exact**order - predicted**order
@@ -329,7 +333,7 @@ def score(
     recall = None if hoods is None or predicted_hoods is None else hoods.recall(predicted_hoods)
     return Errors(
         mse=mse,
-        relative_mse=mse / (float(np.square(exact**order).mean()) or mse or 1.0),
+        relative_mse=mse / (float(np.square(exact**order).mean()) or 1.0),
         relative_error=float(np.abs(ratio - 1).mean()),
         r2=1 - float(np.square(exact - predicted).sum()) / spread if spread > 0 else None,
         pearson=float(stats.pearsonr(exact, predicted)[0]) if varies else None,
