@@ -189,6 +189,18 @@ def unusual() -> str:
     return "\n".join(rows)
 
 
+def copies() -> str:
+    rows = [
+        "| noise, pixels | mean distance | inside, vectors alone | inside, references | a warning |",
+        "|--:|--:|--:|--:|---|",
+    ]
+    for noise, marks in recorded("trust")["results"]["unusual"]["copies"].items():
+        inside = " | ".join(f"{marks[f'coverage, {way}']:.0%}" for way in ("vectors alone", "references"))
+        warned = "yes" if marks["warned_of"] else "no"
+        rows.append(f"| {noise} | {marks['mean_distance']:.2f} | {inside} | {warned} |")
+    return "\n".join(rows)
+
+
 def index() -> str:
     """Search by a graph and without one, a row for each number of vectors."""
     rows = [
@@ -245,7 +257,13 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/choosing.md": {"index": index},
     "docs/serving.md": {"serve": serve},
-    "docs/trust.md": {"intervals": intervals, "bounds": bounds, "neighbours": neighbours, "unusual": unusual},
+    "docs/trust.md": {
+        "intervals": intervals,
+        "copies": copies,
+        "bounds": bounds,
+        "neighbours": neighbours,
+        "unusual": unusual,
+    },
 }
 
 

@@ -28,6 +28,7 @@ KINDS = {
 }
 LEVEL, TOLERANCE, RECALL = 0.9, 0.02, 0.99
 FIFTHS = (0.2, 0.4, 0.6, 0.8)
+MOVED = (0.1, 0.3, 1.0, 1.5, 2.0, 3.0)  # standard deviation of the noise of a copy, in pixels
 BOUNDED = "mnist, W_2, 1,000,000 pairs"
 QUERIES = 50
 
@@ -162,6 +163,26 @@ def strange(embedder: Embedder, unseen: Measures, others: dict[str, Measures]) -
     return found
 
 
+def copied(embedder: Embedder, unseen: Measures) -> dict[str, dict[str, float | bool]]:
+    """Coverage over pairs of a measure and its copy with every atom moved at random."""
+    found: dict[str, dict[str, float | bool]] = {}
+    count, rng = len(unseen), np.random.default_rng(0)
+    pairs = np.stack([np.arange(count), np.arange(count) + count], axis=1)
+    for moved in MOVED:
+        copies = Measures.from_point_clouds(
+            [one.support + rng.normal(0, moved, one.support.shape) for one in unseen], [one.weights for one in unseen]
+        )
+        exact = wembed.exact_distances(Measures.concatenate([unseen, copies]), pairs)
+        marks: dict[str, float | bool] = {"mean_distance": float(exact.mean()), "warned_of": warns(embedder, copies)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wembed.UnusualWarning)
+            for name, refine in (("vectors alone", False), ("references", True)):
+                answers = embedder.distance(unseen, copies, interval=LEVEL, refine=refine)
+                marks[f"coverage, {name}"] = float(((answers.lower <= exact) & (exact <= answers.upper)).mean())
+        found[f"{moved:g}"] = marks
+    return found
+
+
 def warns(embedder: Embedder, measures: Measures) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -184,7 +205,7 @@ def altered(unseen: Measures, doodles: Measures) -> dict[str, Measures]:
         "digits a fifth larger": Measures.from_point_clouds(
             [1.2 * one.support for one in clouds], [one.weights for one in clouds]
         ),
-        "digits with noise": Measures.from_images(images + noise),
+        "digits with specks on a tenth of the pixels": Measures.from_images(images + noise),
         "digits mirrored": Measures.from_images(images[:, :, ::-1]),
         "digits and their half turn": Measures.from_images(images + images[:, ::-1, ::-1]),
         "digits flattened to a line": Measures.from_point_clouds(
@@ -241,7 +262,8 @@ def main() -> None:
         known, unseen = split_of(KINDS["MNIST"])
         _, doodles = split_of(KINDS["doodles"])
         embedder = fitted(KINDS["MNIST"], known, work / "MNIST", 0, training)
-        note("unusual", {"kinds": strange(embedder, unseen, altered(unseen, doodles))})
+        kinds = strange(embedder, unseen, altered(unseen, doodles))
+        note("unusual", {"kinds": kinds, "copies": copied(embedder, unseen)})
     if not chosen.only or "bounds" in chosen.only:
         task = replace(SMOKE["digits"], pairs=3_000, known=None) if smoke else TASKS[BOUNDED]
         folder = work if smoke else chosen.work / "accuracy" / "mnist-W2"
