@@ -262,8 +262,8 @@ def main() -> None:
         known, unseen = split_of(KINDS["MNIST"])
         _, doodles = split_of(KINDS["doodles"])
         embedder = fitted(KINDS["MNIST"], known, work / "MNIST", 0, training)
-        kinds = strange(embedder, unseen, altered(unseen, doodles))
-        note("unusual", {"kinds": kinds, "copies": copied(embedder, unseen)})
+        scores = strange(embedder, unseen, altered(unseen, doodles))
+        note("unusual", {"kinds": scores, "copies": copied(embedder, unseen)})
     if not chosen.only or "bounds" in chosen.only:
         task = replace(SMOKE["digits"], pairs=3_000, known=None) if smoke else TASKS[BOUNDED]
         folder = work if smoke else chosen.work / "accuracy" / "mnist-W2"

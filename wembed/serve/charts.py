@@ -73,7 +73,7 @@ def _principal(vectors: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n 
 def _by_umap(vectors: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n 2"]:
     import umap  # of those who have installed it
 
-    return np.asarray(umap.UMAP(random_state=0).fit_transform(vectors), dtype=np.float32)
+    return np.asarray(umap.UMAP(random_state=0, n_jobs=1).fit_transform(vectors), dtype=np.float32)
 
 
 _METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pca": _principal, "umap": _by_umap}

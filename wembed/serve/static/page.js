@@ -47,7 +47,19 @@ async function begin() {
 }
 
 async function showMap() {
-  map.show(await ask(`/v1/map?method=${part("method").value || "pca"}`));
+  const method = part("method").value || "pca", slow = setTimeout(() => part("waiting").textContent = "Making the map…", 300);
+  part("waiting").replaceChildren();
+  try {
+    const made = await ask(`/v1/map?method=${method}`);
+    if (method !== (part("method").value || "pca")) return; // another one is asked for by now
+    map.show(made);
+    part("waiting").replaceChildren();
+  } catch (error) {
+    part("waiting").replaceChildren(trouble(error));
+    return;
+  } finally {
+    clearTimeout(slow);
+  }
   part("legend").replaceChildren(...map.legend().map(({ name, colour }) => {
     const row = document.createElement("li"), dot = document.createElement("i");
     dot.style.background = colour;
