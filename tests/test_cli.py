@@ -341,6 +341,16 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     assert "recall@10, queries: 1" in err
 
 
+def test_ids_of_another_kind_are_told(
+    fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "index"
+    assert run(capsys, "index", fitted_run, folder / "a.npy", "--out", made)[0] == 0
+    code, _, err = run(capsys, "remove", made, "1", "x")
+    assert code == 2
+    assert "the ids of this index are whole numbers, and 'x' is none" in err
+
+
 def test_one_unseen_measure_among_learned_ones_is_refused(
     fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

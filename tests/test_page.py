@@ -148,11 +148,15 @@ def test_it_suits_a_phone_and_the_dark(page: Browser, url: str) -> None:
     dark = shot(page, "phone-dark")
     assert dark[5, 5].max() < 60
     assert page.run("document.documentElement.scrollWidth") <= 390
+    page.run("scrollTo(0, 10_000)")
     x, y = page.middle("#pad")
     places = [{"x": a, "y": b} for a, b in ring(x, y)]
+    top = "document.getElementById('pad').getBoundingClientRect().y"
+    at = page.run(top)
     page.tell("Input.dispatchTouchEvent", type="touchStart", touchPoints=places[:1])
     for place in places[1:]:
         page.tell("Input.dispatchTouchEvent", type="touchMove", touchPoints=[place])
+        assert page.run(top) == at  # the pad does not move away under the finger
     page.tell("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
     page.until(f"{NEAR}.filter((one) => one.dataset.label === '0').length >= 6")
     page.run("document.getElementById('near-part').scrollIntoView()")

@@ -530,6 +530,19 @@ def test_the_log_tells_of_requests_and_not_of_measures(
     assert "secret" not in caplog.text
 
 
+def test_the_log_names_the_path_of_what_is_refused(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_key(tmp_path / "keys", "anna", frozenset({"read"}))
+    caplog.set_level(logging.INFO, "wembed.serve")
+    client = serve(read_keys(tmp_path / "keys"))
+    client.delete("/v1/measures?id=1")
+    client.get("/v1/measures/secret")
+    client.get("/secret")
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "wembed.serve"]
+    assert [line["path"] for line in lines] == ["/v1/measures", "/v1/measures/{id}", "other"]
+
+
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
     with running(folder) as url:
@@ -553,7 +566,7 @@ def test_the_client_has_the_verbs_of_the_embedder(url: str, model: Embedder, uns
         np.testing.assert_allclose(client[60].measure.weights, a[0].weights)
         client.remove([60, 61])
         assert client.info()["measures"] == 62
-        with pytest.raises(wembed.ServiceError, match="no measure with the id '60'"):
+        with pytest.raises(SettingError, match="no measure with the id '60'"):
             client[60]
         with pytest.raises(SettingError, match="give as many"):
             client.distance(a, b[:2])
@@ -566,6 +579,119 @@ def test_the_client_has_the_verbs_of_the_embedder(url: str, model: Embedder, uns
         nobody.info()
 
 
+def test_the_client_asks_for_many_in_parts(
+    url: str, model: Embedder, unseen: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wembed.client._ATOMS", 3 * 28 * 28)
+    sizes: list[int] = []
+    post = wembed.Client._post
+
+    def posted(self: wembed.Client, path: str, measures: Measures, *options: Any, **more: Any) -> httpx.Response:
+        sizes.append(len(measures))
+        return post(self, path, measures, *options, **more)
+
+    monkeypatch.setattr(wembed.Client, "_post", posted)
+    with wembed.Client(url) as client:
+        np.testing.assert_allclose(client.transform(unseen[:8]), model.transform(unseen[:8]), rtol=1e-4, atol=1e-5)
+        assert sum(sizes) == 8
+        assert max(sizes) == 3
+        assert client.transform(unseen[:0]).shape == (0, model.dim_)
+        ids = client.add(Measures.concatenate([unseen[:1]] * 9), ids=range(10**14, 10**14 + 9))
+        many = [*range(59), *ids.tolist()] * 90  # more than a URL has room for
+        assert client.query(unseen[:1], 9, among=many).ids[0].tolist() == ids.tolist()
+        client.remove(many)
+        assert client.info()["measures"] == 1
+
+
+def test_ids_are_kept_as_they_are_or_refused(serve: Serve, model: Embedder, unseen: Measures, folder: Path) -> None:
+    Index(model, unseen[:2], ids=["a/b?c#%é", "d"]).save(folder)
+    client = serve()
+    assert client.get("/v1/measures/a%2Fb%3Fc%23%25%C3%A9").json()["id"] == "a/b?c#%é"
+    assert client.get("/v1/measures/e/f").status_code == 404
+    for one in ("x\0", "", "x" * 201, "a\nb", 5, None):
+        body = {"measures": listed(unseen[:2]), "ids": ["new", one]}
+        assert client.post("/v1/measures", json=body).status_code == 422, one
+    for one in (5, "5"):
+        assert client.post("/v1/embed", json={"measures": [{"id": one}]}).status_code == 422
+    number = client.post("/v1/measures", json={"measures": listed(unseen[:1]), "ids": [5]})
+    assert "the ids of this index are strings" in number.json()["error"]["message"]
+    for wrong in (["x\0"], [""], ["x" * 201], ["a", 5]):
+        with pytest.raises(SettingError, match=r"printable characters|some ids are strings"):
+            Index(model, unseen[: len(wrong)], ids=wrong)
+
+
+def test_options_are_nowhere_lost(client: TestClient, unseen: Measures) -> None:
+    wrong = client.post("/v1/neighbors?k=2", json={"measures": listed(unseen[:1])})
+    assert (wrong.status_code, wrong.json()["error"]["message"][:15]) == (422, "the query has k")
+    assert client.post("/v1/distance?exact=true", json={"a": [{"id": 1}], "b": [{"id": 2}]}).status_code == 422
+    certain = client.post("/v1/neighbors", json={"measures": listed(unseen[:1]), "recall": 1})
+    assert "recall: Input should be less than 1" in certain.json()["error"]["message"]
+
+
+def test_images_of_another_size_are_refused(client: TestClient) -> None:
+    wrong = client.post("/v1/neighbors", json={"measures": [{"image": [[0, 1], [1, 1]]}]})
+    assert wrong.status_code == 422
+    assert "images are of 2 x 2 pixels, and those of the index of 28 x 28" in wrong.json()["error"]["message"]
+    assert client.post("/v1/embed", json={"measures": [{"points": [[0, 1], [1, 1]]}]}).status_code == 200
+    assert client.post("/v1/embed", json={"measures": [{"weights": [0, 1]}]}).status_code == 422
+
+
+@pytest.fixture(scope="module")
+def histograms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedder, Measures, Path]:
+    """A model under a cost matrix, histograms, and an index of them."""
+    rng = np.random.default_rng(0)
+    support = rng.standard_normal((15, 2))
+    matrix = np.abs(support[:, None] - support).sum(axis=-1)
+    measures = Measures.from_histograms(rng.exponential(1.0, (90, 15)) * (rng.random((90, 15)) < 0.7), support)
+    model = Embedder(matrix, order=1, pairs=400, training=wembed.TrainingSettings(steps=5), n_jobs=1).fit(measures)
+    folder = tmp_path_factory.mktemp("histograms") / "index"
+    Index(model, measures[:60]).save(folder)
+    return model, measures[60:], folder
+
+
+def test_histograms_under_a_cost_matrix_are_asked_about_in_every_form(
+    histograms: tuple[Embedder, Measures, Path],
+) -> None:
+    model, measures, folder = histograms
+    expected = model.distance(measures[:3], measures[3:6])
+    exact = wembed.exact_distances(measures, [(0, 3), (1, 4), (2, 5)], model.cost, n_jobs=1)
+    dense = measures.histograms()
+    clouds = Measures.from_point_clouds([one.support for one in measures], [one.weights for one in measures])
+    with running(folder) as url, wembed.Client(url) as client:
+        for given in (measures, clouds):
+            np.testing.assert_allclose(client.distance(given[:3], given[3:6]), expected, rtol=1e-5)
+            found = client.distance(given[:3], given[3:6], exact=True)
+            np.testing.assert_allclose(found.estimate, exact)
+        assert client.query(measures[:3], 5).ids.tolist() == Index.load(folder).query(measures[:3], 5).ids.tolist()
+        vectors = model.transform(measures[:3])
+        bodies = [
+            {"json": {"measures": [{"weights": row.tolist()} for row in dense[:3]]}},
+            {
+                "json": {
+                    "measures": [{"points": m.support.tolist(), "weights": m.weights.tolist()} for m in measures[:3]]
+                }
+            },
+            {"content": npy(dense[:3]), "headers": {"content-type": "application/x-npy"}},
+            {"content": npz(weights=dense[:3]), "headers": {"content-type": "application/x-npz"}},
+        ]
+        for body in bodies:
+            found = httpx.post(f"{url}/v1/embed", **body).json()
+            np.testing.assert_allclose(found["vectors"], vectors, rtol=1e-4, atol=1e-5)
+        ids = client.add(measures[:2])
+        assert client.query(measures[:1], 1).ids[0, 0] == ids[0]
+        document = httpx.get(f"{url}/openapi.json").json()
+        for path, verbs in document["paths"].items():
+            if "post" in verbs:
+                example = verbs["post"]["requestBody"]["content"]["application/json"]["example"]
+                assert httpx.post(f"{url}{path}", json=example).is_success
+        with pytest.raises(
+            MeasureError, match=r"measure 1 has a point at \[7.0, 7.0\], which is none of the 15 points"
+        ):
+            client.transform(Measures.from_point_clouds([measures[0].support, [[7.0, 7.0]]]))
+        with pytest.raises(MeasureError, match="dimension 3, and the common support 2"):
+            client.transform(Measures.from_point_clouds([[[7.0, 7.0, 1.0]]]))
+
+
 def test_what_the_docs_say_of_it_runs(url: str) -> None:
     page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -575,7 +701,7 @@ def test_what_the_docs_say_of_it_runs(url: str) -> None:
     told = {(verb, re.sub(r"/\d+$", "/{id}", path)) for verb, path in told} - {("get", "/openapi.json")}
     assert told == {(verb, path) for path, verbs in document.items() for verb in verbs}
     limits = httpx.get(f"{url}/v1/info").json()["limits"]
-    assert all(f"`{name}`" in page for name in limits)
+    assert all(f"| `{name}` | {most:,} |" in page for name, most in limits.items())
 
 
 def started(folder: Path, port: int) -> "subprocess.Popen[bytes]":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalogue"]
 
+_LONGEST = 200  # characters of an id
 _WHOLE = np.iinfo(np.int64)
 
 
@@ -34,7 +35,8 @@ class Catalogue:
         """What is known of so many measures, checked.
 
         Raises:
-            SettingError: another number of them, an id that comes twice, or a payload that JSON has no form for.
+            SettingError: another number of them, an id that comes twice or is no whole number and no string of 1 to 200
+                printable characters, or a payload that JSON has no form for.
         """
         import pyarrow as pa
 
@@ -45,7 +47,14 @@ class Catalogue:
                 raise SettingError(f"{name}={given!r}; give a list, one for each of {count} measures")
             if len(given) != count:
                 raise SettingError(f"there are {count} measures and {len(given)} {name}; give one for each")
-        ids = np.asarray(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+        listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        strings = sum(isinstance(one, str) for one in listed)
+        if 0 < strings < len(listed):
+            raise SettingError("some ids are strings and some are not; give whole numbers alone, or strings alone")
+        for one in listed if strings else ():
+            if not (0 < len(one) <= _LONGEST and one.isprintable()):
+                raise SettingError(f"the id {one[:40]!r}; give strings of 1 to {_LONGEST} printable characters")
+        ids = np.asarray(listed)
         if ids.ndim != 1 or (count and ids.dtype.kind not in "iU"):  # unsigned are those from 2^63 on
             raise SettingError(
                 f"ids have shape {ids.shape} and type {ids.dtype}; give {count} whole numbers, or strings"

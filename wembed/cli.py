@@ -235,7 +235,8 @@ def fit(
     _curve(embedder.learning_curve_)
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     _promise(embedder, out)
-    _say(f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX")
+    also = "" if support is None else f" --support {support}"
+    _say(f"Next: wembed distance {out} A B{also}, or wembed index {out} {data} --out INDEX{also}")
 
 
 @app.command()
@@ -517,7 +518,9 @@ def serve(
 def key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     keys: Annotated[Path, typer.Option(help="The file of keys, to which its hash is added.")],
-    scopes: Annotated[str, typer.Option(help="What it is good for: read, or read,write.")] = "read",
+    scopes: Annotated[
+        str, typer.Option(help="What it is good for: read to ask, write to change, or read,write.")
+    ] = "read",
 ) -> None:
     """Make a key for the service, and print it: it is kept nowhere else."""
     from wembed.serve.keys import add_key
@@ -669,11 +672,12 @@ def _ids(file: Path | None) -> Any:
 
 def _ids_of(index: "Index", given: Any) -> list[int | str]:
     """Ids as they were typed or read, of the kind that the index has."""
-    kind = int if index.ids.dtype.kind == "i" else str
-    try:
-        return [kind(one) for one in given]
-    except ValueError as error:
-        raise SettingError(f"the ids of this index are whole numbers: {error}") from error
+    if not index.numbered:
+        return [str(one) for one in given]
+    wrong = [one for one in map(str, given) if not re.fullmatch(r"-?[0-9]+", one)]
+    if wrong:
+        raise SettingError(f"the ids of this index are whole numbers, and {wrong[0]!r} is none")
+    return [int(one) for one in given]
 
 
 def _names(file: Path | None) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ _NPY = "application/x-npy"
 _NPZ = "application/x-npz"
 _ARROW = "application/vnd.apache.arrow.stream"
 _AGAIN = (503,)
+_ATOMS = 500_000  # pixels or atoms in a body of many measures
 
 
 class Client:
@@ -38,7 +39,8 @@ class Client:
     Raises:
         SettingError: no URL.
 
-    Every verb raises the errors that it would raise here, and `ServiceError` where the service refuses or is not there.
+    Every verb raises errors of the kinds that it would raise here, and `ServiceError` where the service refuses, as it
+    does more than one of its limits, or is not there.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class Client:
         return dict(self._asked("GET", "/v1/info").json())
 
     def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
-        """The vector of each measure."""
-        found = self._post("/v1/embed", measures, accept=_NPY)
-        return np.asarray(np.load(io.BytesIO(found.content), allow_pickle=False))
+        """The vector of each measure; of many, asked for some at a time."""
+        parts = [self._post("/v1/embed", part, accept=_NPY).content for part in _parts(measures)]
+        if not parts:
+            return np.empty((0, self.info()["dim"]), dtype=np.float32)
+        return np.concatenate([np.load(io.BytesIO(part), allow_pickle=False) for part in parts])
 
     def distance(
         self,
@@ -125,7 +129,11 @@ class Client:
     ) -> Neighbors:
         """The k nearest measures of the index to each; as `Index.query`."""
         options = _given(k=k, rerank=rerank, recall=recall, among=None if among is None else _plain(list(among)))
-        found = self._post("/v1/neighbors", measures, options).json()
+        if among is None:
+            found = self._post("/v1/neighbors", measures, options).json()
+        else:  # ids may be too many for a URL
+            body = options | {"measures": [_listed(measures, i) for i in range(len(measures))]}
+            found = self._asked("POST", "/v1/neighbors", json=body).json()
         return Neighbors(np.array(found["ids"]), np.array(found["distances"]), np.array(found["solved"]))
 
     def add(
@@ -148,7 +156,7 @@ class Client:
 
     def remove(self, ids: Iterable[Id]) -> None:
         """Forget measures."""
-        self._asked("DELETE", "/v1/measures", params={"id": _plain(list(ids))})
+        self._asked("DELETE", "/v1/measures", json={"ids": _plain(list(ids))})
 
     def __getitem__(self, wanted: Id) -> Entry:
         """What the index holds of one measure."""
@@ -207,7 +215,15 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _plain(values: Any) -> Any:
-    return None if values is None else np.asarray(values, dtype=object).tolist()
+    return None if values is None else [one.item() if isinstance(one, np.generic) else one for one in values]
+
+
+def _parts(measures: Measures) -> Iterator[Measures]:
+    """Of many measures some at a time, each a body that a service takes."""
+    sizes = measures.sizes if measures.grid is None else np.full(len(measures), int(np.prod(measures.grid)))
+    bodies = np.cumsum(sizes) // _ATOMS
+    for body in np.unique(bodies).tolist():
+        yield measures[bodies == body]
 
 
 def _npz(measures: Measures) -> bytes:

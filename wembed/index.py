@@ -48,7 +48,7 @@ class Index:
     Args:
         embedder: fitted or loaded.
         measures: the collection; kept for exact reranking.
-        ids: of the measures, whole numbers or strings, each its own; None for 0, 1, 2 and so on.
+        ids: of the measures, whole numbers or strings (up to 200 characters), each its own; None for 0, 1, 2, ...
         labels: a string for each, or None.
         payloads: anything that JSON has a form for, for each, or None.
         method: "flat" looks at all vectors, block by block, and misses none; "hnsw" goes along a graph of them, far
@@ -147,6 +147,13 @@ class Index:
         """Of images, their pixels along each axis; None for other measures."""
         grids = {segment.measures.grid for segment in self._segments}
         return grids.pop() if len(grids) == 1 else None
+
+    @property
+    def support(self) -> Float64[np.ndarray, "points dim"] | None:
+        """Of histograms, the common support; None for clouds, or where it is not the same for all."""
+        first, *others = (segment.measures for segment in self._segments)
+        alike = (other.atoms is not None and np.array_equal(other.support, first.support) for other in others)
+        return first.support if first.atoms is not None and all(alike) else None
 
     @property
     def numbered(self) -> bool:

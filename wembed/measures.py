@@ -245,6 +245,28 @@ class Measures:
         ]
         return np.stack(moments, axis=1)
 
+    def on(self, support: Float64[np.ndarray, "points dim"], grid: tuple[int, ...] | None = None) -> "Measures":
+        """The same measures as histograms over a common support, each point of which is there once.
+
+        Raises:
+            MeasureError: a point that is none of the support's.
+        """
+        points = self.points()
+        if self.dim != support.shape[1]:
+            raise MeasureError(f"these measures have dimension {self.dim}, and the common support {support.shape[1]}")
+        known, wanted = hashed_points(support), hashed_points(points)
+        order = np.argsort(known)
+        place = order[np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)]
+        lost = (support[place] != points).any(axis=1)
+        if lost.any():
+            first = int(np.argmax(lost))
+            owner = int(np.searchsorted(self.offsets, first, side="right")) - 1
+            raise MeasureError(
+                f"measure {owner} has a point at {points[first].tolist()}, which is none of the {len(support)} points "
+                "of the common support"
+            )
+        return Measures(self.offsets, support, self.weights, place.astype(np.int32), grid)
+
     def histograms(self) -> Float64[np.ndarray, "n points"]:
         """The weights laid out over the common support, zeros included.
 

@@ -18,6 +18,7 @@ from wembed.errors import MeasureError, ReadError, SettingError, WembedError
 from wembed.records import Distances
 from wembed.serve import schemas
 from wembed.serve.answers import answer, failure, refusal
+from wembed.serve.bodies import parsed
 from wembed.serve.gate import Gate
 from wembed.serve.keys import Key
 from wembed.serve.limits import RefusedError
@@ -114,17 +115,19 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
 
     @app.delete("/v1/measures", response_model=schemas.Removed)
     async def remove(request: Request) -> Response:
-        """Forget the measures with these ids."""
-        ids = _wanted(request)
+        """Forget the measures with these ids, which are in the query; many are in a body of JSON."""
+        content = await request.body()
+        ids = [*dict.fromkeys(parsed(schemas.RemoveBody, content).ids)] if content else _wanted(request)
         await service.remove(ids)
         return answer({"removed": len(ids)})
 
-    @app.get("/v1/measures/{id}", response_model=schemas.Entry)
-    async def entry(id: str) -> Response:
+    @app.get("/v1/measures/{id:path}", response_model=schemas.Entry)
+    async def entry(request: Request, id: str) -> Response:
         """A measure of the index, and what is known of it."""
         found = service.entry(id)
         if found is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no measure with the id {id!r} in this index")
+            message = f"there is no measure with the id {id!r} in this index"
+            return _failed(request, HTTPStatus.NOT_FOUND, SettingError.__name__, message)
         return answer(found)
 
     @app.get("/v1/measures", response_model=schemas.Entries)

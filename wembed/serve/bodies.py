@@ -29,8 +29,9 @@ Model = TypeVar("Model", bound=BaseModel)
 BINARY = {
     "image/png": "one image",
     "image/jpeg": "one image",
-    "application/x-npy": "images (n, h, w) or volumes (n, d, h, w)",
-    "application/x-npz": "'images'; or 'points' (atoms, dim), 'sizes' (n,) and optionally 'weights' (atoms,)",
+    "application/x-npy": "images (n, h, w), volumes (n, d, h, w), or histograms (n, s) where the index holds such",
+    "application/x-npz": "'images'; or 'points' (atoms, dim), 'sizes' (n,) and optionally 'weights' (atoms,); or of "
+    "histograms 'weights' (n, s)",
     "application/vnd.apache.arrow.stream": "a table of 'measure', 'x1', 'x2', ... and optionally 'weight'",
     "application/vnd.apache.arrow.file": "the same",
 }
@@ -54,13 +55,17 @@ def parsed(model: type[Model], content: bytes | dict[str, Any]) -> Model:
 
 
 def measures_of_json(
-    given: Sequence[MeasureBody], known: Callable[[list[int | str]], Measures], limits: Limits
+    given: Sequence[MeasureBody],
+    known: Callable[[list[int | str]], Measures],
+    support: np.ndarray | None,
+    limits: Limits,
 ) -> Measures:
-    """Measures of one kind, as a list of JSON has them: images of one size, clouds, or measures of the index.
+    """Measures of one kind, as a list of JSON has them: images, clouds, histograms, or measures of the index.
 
     Args:
         given: of a body.
         known: the measures that the index holds under some ids.
+        support: of histograms; None where the index has none in common.
         limits: what is too much.
 
     Raises:
@@ -71,7 +76,9 @@ def measures_of_json(
     kinds = {_kind(one, i) for i, one in enumerate(given)}
     if len(kinds) != 1:
         what = f"measures of {len(kinds)} kinds: {', '.join(sorted(kinds))}" if kinds else "no measures"
-        raise RefusedError(_MALFORMED, f"there are {what}; give at least one, and all as points, as images, or by id")
+        raise RefusedError(
+            _MALFORMED, f"there are {what}; give at least one, and all as points, as images, as weights, or by id"
+        )
     if kinds == {"id"}:
         found = known([one.id for one in given if one.id is not None])
         limits.check("atoms", int(found.offsets[-1]), "atoms", _TOO_LARGE)
@@ -80,6 +87,8 @@ def measures_of_json(
         images = _numbers([one.image for one in given], "images", 3)
         limits.check("atoms", images.size, "pixels", _TOO_LARGE)
         return Measures.from_images(images)
+    if kinds == {"weights"}:
+        return _histograms(_numbers([one.weights for one in given], "weights", 2), support, limits)
     points = [_numbers(one.points, f"the points of measure {i}", 2) for i, one in enumerate(given)]
     limits.check("atoms", sum(map(len, points)), "atoms", _TOO_LARGE)
     weights = [
@@ -89,8 +98,14 @@ def measures_of_json(
     return Measures.from_point_clouds(points, weights)
 
 
-def measures_of_bytes(content: bytes, kind: str, limits: Limits) -> Measures:
+def measures_of_bytes(content: bytes, kind: str, support: np.ndarray | None, limits: Limits) -> Measures:
     """The measures of a body of one of the kinds in `BINARY`, none of which is ever executed.
+
+    Args:
+        content: the body.
+        kind: its content type.
+        support: of histograms; None where the index has none in common.
+        limits: what is too much.
 
     Raises:
         RefusedError: another kind, damaged, or over a limit.
@@ -103,11 +118,12 @@ def measures_of_bytes(content: bytes, kind: str, limits: Limits) -> Measures:
             f"the content type {kind!r}; send application/json, or one of {', '.join(BINARY)}",
         )
     try:
-        found = _READ[kind](content, limits)
+        found = _READ[kind](content, support, limits)
     except (RefusedError, MeasureError, ReadError):
         raise
     except Exception as error:  # parsers meet damage with errors of every kind
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        unnamed = str(error) and "object at 0x" not in str(error)
+        reason = str(error).splitlines()[0] if unnamed else type(error).__name__
         raise RefusedError(_MALFORMED, f"{_NAME} is damaged or no whole {kind}: {reason}") from error
     limits.check("measures", len(found), "measures", _TOO_LARGE)
     limits.check("atoms", int(found.offsets[-1]), "atoms", _TOO_LARGE)
@@ -115,13 +131,21 @@ def measures_of_bytes(content: bytes, kind: str, limits: Limits) -> Measures:
 
 
 def _kind(one: MeasureBody, number: int) -> str:
-    given = [name for name in ("points", "image", "id") if getattr(one, name) is not None]
-    if len(given) != 1 or (one.weights is not None and given != ["points"]):
+    given = [name for name in ("points", "image", "id", "weights") if getattr(one, name) is not None]
+    if len(given) != 1 and given != ["points", "weights"]:
         raise RefusedError(
             _MALFORMED,
-            f"measure {number} has {', '.join(given) or 'nothing'}; give points and weights, an image, or an id",
+            f"measure {number} has {' and '.join(given) or 'nothing'}; give points and weights, an image, weights of a "
+            "histogram, or an id",
         )
     return given[0]
+
+
+def _histograms(weights: np.ndarray, support: np.ndarray | None, limits: Limits) -> Measures:
+    if support is None:
+        raise RefusedError(_MALFORMED, "weights alone are of histograms, and this index holds none; give points too")
+    limits.check("atoms", weights.size, "weights", _TOO_LARGE)
+    return Measures.from_histograms(weights, support)
 
 
 def _numbers(values: Any, what: str, axes: int) -> np.ndarray:
@@ -135,7 +159,7 @@ def _numbers(values: Any, what: str, axes: int) -> np.ndarray:
     return array
 
 
-def _of_image(content: bytes, limits: Limits) -> Measures:
+def _of_image(content: bytes, support: np.ndarray | None, limits: Limits) -> Measures:
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
@@ -143,11 +167,12 @@ def _of_image(content: bytes, limits: Limits) -> Measures:
         return pictures(_NAME, grey(image)[None])
 
 
-def _of_npy(content: bytes, limits: Limits) -> Measures:
-    return pictures(_NAME, _npy(io.BytesIO(content), len(content), limits))
+def _of_npy(content: bytes, support: np.ndarray | None, limits: Limits) -> Measures:
+    array = _npy(io.BytesIO(content), len(content), limits)
+    return _histograms(array, support, limits) if array.ndim == 2 and support is not None else pictures(_NAME, array)
 
 
-def _of_npz(content: bytes, limits: Limits) -> Measures:
+def _of_npz(content: bytes, support: np.ndarray | None, limits: Limits) -> Measures:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
         wanted = [name for name in ("images", "points", "sizes", "weights") if name in sizes]
@@ -160,6 +185,8 @@ def _of_npz(content: bytes, limits: Limits) -> Measures:
         return pictures(_NAME, arrays["images"])
     if wanted[:2] == ["points", "sizes"]:
         return laid_end_to_end(_NAME, arrays["points"], arrays["sizes"], arrays.get("weights"))
+    if wanted == ["weights"]:
+        return _histograms(arrays["weights"], support, limits)
     raise RefusedError(
         _MALFORMED, f"{_NAME} has the keys {', '.join(sizes) or '(none)'}; expected {BINARY['application/x-npz']}"
     )
@@ -177,7 +204,7 @@ def _npy(file: io.BytesIO, size: int, limits: Limits) -> np.ndarray:
     return np.frombuffer(file.getbuffer()[file.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _of_arrow(content: bytes, limits: Limits) -> Measures:
+def _of_arrow(content: bytes, support: np.ndarray | None, limits: Limits) -> Measures:
     import pyarrow as pa
 
     stream = content[8:] if content.startswith(b"ARROW1") else content  # what a file has before its index is a stream
@@ -217,7 +244,7 @@ def _compressed(metadata: bytes) -> bool:
     return bool(field(header, 3))
 
 
-_READ: dict[str, Callable[[bytes, Limits], Measures]] = {
+_READ: dict[str, Callable[[bytes, np.ndarray | None, Limits], Measures]] = {
     "image/png": _of_image,
     "image/jpeg": _of_image,
     "application/x-npy": _of_npy,

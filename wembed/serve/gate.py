@@ -8,6 +8,7 @@ import time
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wembed.serve.answers import refusal
@@ -20,6 +21,15 @@ __all__ = ["Gate"]
 _OPEN = ("/healthz", "/readyz")  # asked by those who watch over the service, and never refused
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("wembed.serve")
+
+
+def _path(scope: Scope) -> str:
+    """The path as the app declares it, without what was in its place; "other" of one that is not there."""
+    if "route" in scope:
+        return str(getattr(scope["route"], "path_format", "other"))
+    routes = getattr(scope.get("app"), "routes", ())
+    matching = (route.path_format for route in routes if route.matches(scope)[0] is Match.FULL)
+    return next(map(str, matching), "other")
 
 
 class Gate:
@@ -66,7 +76,7 @@ class Gate:
             self._under_way -= 1
             self._metrics.under_way.dec()
             seconds = time.perf_counter() - started
-            path = getattr(scope.get("route"), "path", "other")
+            path = _path(scope)
             self._metrics.requests.labels(path, status).inc()
             self._metrics.seconds.labels(path).observe(seconds)
             if _log.isEnabledFor(logging.INFO):

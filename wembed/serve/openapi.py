@@ -48,7 +48,8 @@ def describe(app: FastAPI, index: Callable[[], Index]) -> None:
             description="Wasserstein distance at the speed of Euclidean distance, with an honest word on the error.",
             routes=app.routes,
         )
-        models: list[type[BaseModel]] = [*(model for pair in _BODIES.values() for model in pair), schemas.Failure]
+        models: list[type[BaseModel]] = [*(model for pair in _BODIES.values() for model in pair)]
+        models += [schemas.RemoveBody, schemas.Failure]
         _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
         components = found.setdefault("components", {}).setdefault("schemas", {})
         components |= definitions["$defs"]
@@ -67,8 +68,12 @@ def describe(app: FastAPI, index: Callable[[], Index]) -> None:
         wanted = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         for verb in ("get", "delete"):
             found["paths"]["/v1/measures"][verb]["parameters"] = [
-                {"name": "id", "in": "query", "required": True, "schema": wanted}
+                {"name": "id", "in": "query", "required": verb == "get", "schema": wanted}
             ]
+        found["paths"]["/v1/measures"]["delete"]["requestBody"] = {
+            "description": "In place of ids in the query, of which there may be too many for a URL.",
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=schemas.RemoveBody.__name__)}}},
+        }
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{}, {"key": []}]
         return found

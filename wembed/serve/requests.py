@@ -18,6 +18,7 @@ from wembed.serve.service import Service
 __all__ = ["asked_of", "sides_of"]
 
 _LONG = 1 << 18  # bytes of a body, from which on the thread that all requests share does not read it
+_SHOWN = 5  # names of a query that an answer tells of
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 _LISTS = ("among", "ids", "labels")  # options that a query may give more than once
@@ -45,9 +46,10 @@ async def asked_of(
 
     def read() -> tuple[Measures, Options]:
         if kind == _JSON:
+            _check_no_query(request)
             asked = parsed(body, content)
             return _listed(cast(Any, asked).measures, service), asked
-        return measures_of_bytes(content, kind, service.limits), parsed(options, _query(request.query_params))
+        return _filed(content, kind, service), parsed(options, _query(request.query_params))
 
     return await _read(len(content), read)
 
@@ -75,9 +77,10 @@ async def sides_of(
 
     def read() -> tuple[Measures, Measures | None, DistanceOptions]:
         if kind == _JSON:
+            _check_no_query(request)
             asked: Any = parsed(body, parts["a"][0])
             return _listed(asked.a, service), None if asked.b is None else _listed(asked.b, service), asked
-        a, b = (measures_of_bytes(*parts[name], service.limits) if name in parts else None for name in ("a", "b"))
+        a, b = (_filed(*parts[name], service) if name in parts else None for name in ("a", "b"))
         assert a is not None
         return a, b, parsed(DistanceOptions, _query(request.query_params))
 
@@ -85,7 +88,19 @@ async def sides_of(
 
 
 def _listed(given: list[MeasureBody], service: Service) -> Measures:
-    return measures_of_json(given, service.known, service.limits)
+    return service.placed(measures_of_json(given, service.known, service.support, service.limits))
+
+
+def _filed(content: bytes, kind: str, service: Service) -> Measures:
+    return service.placed(measures_of_bytes(content, kind, service.support, service.limits))
+
+
+def _check_no_query(request: Request) -> None:
+    if request.query_params:
+        given = ", ".join([*request.query_params][:_SHOWN])
+        raise RefusedError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"the query has {given}; options go into the body where that is JSON"
+        )
 
 
 async def _read(size: int, read: Callable[[], Found]) -> Found:

@@ -24,10 +24,15 @@ __all__ = [
     "NeighborsOptions",
     "Nothing",
     "PairwiseBody",
+    "RemoveBody",
     "Removed",
 ]
 
-Id = Annotated[int | str, Field(description="A whole number or a string, as the index has it.")]
+Id = Annotated[
+    int | Annotated[str, Field(min_length=1, max_length=200)],
+    Field(description="A whole number or a string, as the index has it."),
+]
+Label = Annotated[str, Field(max_length=1_000)]
 
 
 class _Strict(BaseModel):
@@ -48,7 +53,8 @@ Rows = Annotated[Any, _listed(2)]
 
 
 class MeasureBody(_Strict):
-    """One measure: `points` with or without `weights`, an `image`, or the `id` of one that the index holds."""
+    """One measure: `points`, perhaps with `weights`; an `image`; the `id` of one that the index holds; or, where the
+    index holds histograms, `weights` alone."""
 
     points: Rows = Field(None, description="(atoms, dim), in data units")
     weights: Numbers = Field(None, description="(atoms,), >= 0; all the same without them")
@@ -100,7 +106,9 @@ class NeighborsOptions(_Strict):
 
     k: int = Field(10, description="neighbours of each query")
     rerank: int = Field(0, description="candidates that are solved exactly before the best k are kept")
-    recall: float | None = Field(None, description="share of the true neighbours to find, by exact solves, as 0.99")
+    recall: float | None = Field(
+        None, gt=0, lt=1, description="share of the true neighbours to find, by exact solves, as 0.99"
+    )
     among: list[Id] | None = Field(None, description="ids, of which alone the neighbours may be")
 
 
@@ -114,7 +122,7 @@ class AddOptions(_Strict):
     """How measures are taken in."""
 
     ids: list[Id] | None = Field(None, description="of the measures, each its own; the next numbers without")
-    labels: list[str | None] | None = Field(None, description="of the measures")
+    labels: list[Label | None] | None = Field(None, description="of the measures")
     payloads: list[Any] | None = Field(None, description="anything, of each measure")
     update: bool = Field(False, description="put them in the place of those with these ids")
 
@@ -158,6 +166,12 @@ class Added(BaseModel):
     """The ids of measures that are in the index now, and on the disk."""
 
     ids: list[Id]
+
+
+class RemoveBody(_Strict):
+    """Measures to forget."""
+
+    ids: list[Id] = Field(min_length=1)
 
 
 class Removed(BaseModel):

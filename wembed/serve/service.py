@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from wembed.errors import SettingError
+from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import distances_between, paired_distances
 from wembed.index import Index
 from wembed.measures import Measures
@@ -168,6 +168,30 @@ class Service:
         index = self.collection.index
         return await self._in(self._solver, lambda: self._charts.of(index, method))
 
+    def placed(self, measures: Measures) -> Measures:
+        """As the index has its own: for a cost matrix, on the support that it is for.
+
+        Raises:
+            MeasureError: a point that is not on that support, or images of another size than those of the index.
+        """
+        index = self.collection.index
+        mine, theirs = index.grid, measures.grid
+        if mine is not None and theirs is not None and mine != theirs:
+            raise MeasureError(
+                f"images are of {' x '.join(map(str, theirs))} pixels, and those of the index of "
+                f"{' x '.join(map(str, mine))}; resize them, or send points and weights"
+            )
+        support = None if isinstance(self._model.cost.metric, str) else index.support
+        if support is None or np.array_equal(measures.support, support):
+            return measures
+        return measures.on(support, mine)
+
+    @property
+    def support(self) -> np.ndarray | None:
+        """Of the histograms that the index holds; None where it holds images or clouds."""
+        index = self.collection.index
+        return index.support if index.grid is None else None
+
     def known(self, ids: list[int | str]) -> Measures:
         """The measures of the collection with these ids."""
         return self.collection.index.at(self.ids(ids))
@@ -175,7 +199,7 @@ class Service:
     def ids(self, given: list[int | str]) -> list[int | str]:
         """As the collection has them: 17 for "17", where they are numbers."""
         if not self.collection.index.numbered:
-            return [str(one) for one in given]
+            return given
         return [int(one) if isinstance(one, str) and one.isascii() and one.isdecimal() else one for one in given]
 
     def info(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import { caption, drawImage, picture } from "./pictures.js";
 
 // Okabe and Ito (2008), told apart by the colour-blind too, and between them lighter ones.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#999999", "#b8a800", "#6a51a3", "#8c564b"];
+const OTHERS = "#c8c8c8"; // labels that have no colour of their own
 const THUMBNAILS = 120; // points in view, up to which each is its picture
 const REACH = 14; // pixels from a point, within which it is meant
 
@@ -24,8 +25,15 @@ export class PointMap {
   show({ ids, x, y, labels }) {
     Object.assign(this, { ids, x, y });
     this.names = [...new Set(labels)].sort((a, b) => `${a}`.localeCompare(`${b}`, undefined, { numeric: true }));
+    const often = new Map();
+    for (const name of labels) often.set(name, (often.get(name) ?? 0) + 1);
+    this.others = this.names.length > COLOURS.length ? this.names.length - COLOURS.length : 0;
+    if (this.others) { // those that come most often have a colour of their own
+      const kept = new Set([...often].sort((a, b) => b[1] - a[1]).slice(0, COLOURS.length).map(([name]) => name));
+      this.names = this.names.filter((name) => kept.has(name));
+    }
     const number = new Map(this.names.map((name, k) => [name, k]));
-    this.colours = labels.map((name) => packed(colour(number.get(name))));
+    this.colours = labels.map((name) => packed(number.has(name) ? COLOURS[number.get(name)] : OTHERS));
     const [left, right] = ends(x), [low, high] = ends(y);
     this.centre = [(left + right) / 2, (low + high) / 2];
     this.span = 1.15 * Math.max(right - left, high - low, 1e-9);
@@ -35,9 +43,9 @@ export class PointMap {
   }
 
   legend() {
-    const named = this.names.filter((name) => name !== null);
-    return named.length && this.names.length <= COLOURS.length
-      ? this.names.map((name, k) => ({ name: name ?? "no label", colour: colour(k) })) : [];
+    if (!this.names.some((name) => name !== null)) return [];
+    const rows = this.names.map((name, k) => ({ name: name ?? "no label", colour: COLOURS[k] }));
+    return this.others ? [...rows, { name: `${this.others.toLocaleString("en")} other labels`, colour: OTHERS }] : rows;
   }
 
   mark(ids) {
@@ -219,10 +227,6 @@ function thumbnail(measure) {
   }
   const drawn = picture(measure);
   return drawn instanceof HTMLCanvasElement ? drawn : null;
-}
-
-function colour(number) {
-  return COLOURS[number % COLOURS.length];
 }
 
 function packed(hex) { // as an image has it, red first

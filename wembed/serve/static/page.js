@@ -143,7 +143,8 @@ async function showNear(query, title, mine, itself) {
     const near = found.ids[0].map((id, k) => ({ id, far: found.distances[0][k] })).filter(({ id }) => id !== itself).slice(0, NEIGHBOURS);
     const known = await measures(near.map(({ id }) => id));
     if (mine !== turn) return;
-    part("near-part").hidden = false;
+    part("near-part").hidden = false; // before what was chosen goes: the page is not to jump under a finger that draws
+    part("chosen-part").hidden = itself === undefined;
     part("near-title").textContent = title;
     const strange = found.unusualness[0];
     part("unusual").textContent = strange >= UNUSUAL ? `This is unlike what the model learned from (unusualness ${digits(strange)}): distances may be further off.` : "";
@@ -182,7 +183,6 @@ async function drawn() {
     again = false;
     const query = pad.measure();
     chosen = [];
-    part("chosen-part").hidden = true;
     if (query) await showNear(query, "Nearest to your drawing", ++turn);
     else nothingNear();
   }

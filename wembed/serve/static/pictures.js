@@ -13,6 +13,7 @@ export function picture(measure) {
     const shown = document.createElement("div");
     shown.className = "words";
     shown.textContent = words;
+    shown.title = words; // of many, those that have no room
     return shown;
   }
   const canvas = document.createElement("canvas");
