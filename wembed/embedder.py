@@ -21,6 +21,7 @@ from wembed.euclidean import distances_between, distances_of_pairs, paired_dista
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
+from wembed.learning.decoding import DECODINGS, Decoding, more_to_decode, suited_decoding, train_decoder
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
 from wembed.learning.geometric import LinearEncoding
@@ -56,6 +57,8 @@ _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
 _WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
+_FEWEST_DECODED, _MOST_CHECKED = 20, 1_000  # measures a decoder is learned from; of them, those that choose its state
+_COPIES = 3  # distorted, of each measure that a decoder is learned from
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -191,6 +194,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
         self._trust = self._trusted(measures, solved)
+        self._decoding: Decoding | None = None
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         self._calibrated_on = self._digests[self.split_.calibration]
@@ -488,6 +492,71 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """The ground cost that the predicted distances stand for."""
         return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
 
+    def fit_decoder(self, measures: Measures, *, atoms: int = 128, steps: int = 4_000, y: object = None) -> "Embedder":
+        """Learn to make measures of vectors; the encoder stays as it is.
+
+        Images are decoded to images of the same shape, histograms to histograms on the same support, and clouds to
+        clouds of a fixed number of weighted atoms. Nothing is solved. A tenth of the measures, at most 1,000, choose
+        the best state of the decoder, which `save` keeps with the model.
+
+        Args:
+            measures: such as vectors are to be decoded to; those of the fit, for example.
+            atoms: of a decoded cloud.
+            steps: of training.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: fewer than 20 measures, a number out of range, or clouds under a metric that is not of flat
+                space.
+            MeasureError: as `transform`.
+        """
+        self._check_fitted()
+        whole("atoms", atoms, 1)
+        whole("steps", steps, 1)
+        self._encoding.check(measures)
+        if len(measures) < _FEWEST_DECODED:
+            raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
+        kind, metric = suited_decoding(measures), self.cost.metric
+        flat = isinstance(metric, str) and not metric.startswith("great-circle")
+        if kind == "cloud" and not flat:
+            raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
+        own = self.dim_ - self._encoding.exact_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            decoding = DECODINGS[kind].build(self.dim_, own, measures, atoms, flat)
+            order = np.random.default_rng([self.random_state, 12]).permutation(len(measures))
+            check = np.sort(order[: min(_MOST_CHECKED, len(measures) // 10)])
+            known = np.setdiff1d(order, check)
+            more = more_to_decode(measures[known], _COPIES * len(known), self.random_state)
+            everything = Measures.concatenate([measures, more]) if len(more) else measures
+            vectors = self.encode(everything)
+            with bar(self.verbose, "decoder", unit="steps") as show:
+                train_decoder(decoding, vectors, everything, check, steps, self.random_state, self.device, show)
+        self._decoding = decoding
+        return self
+
+    def decode(self, vectors: Any) -> Measures:
+        """The measure of each vector (n, dim): `decode(transform(m))` is near to m.
+
+        Where the embedding holds the centroid, as for euclidean W_2, that of the decoded measure is the same; of
+        images, as far as their frame allows.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: a model without a decoder, or arrays that are not vectors of this model.
+        """
+        self._check_fitted()
+        if self._decoding is None:
+            raise SettingError("this model has no decoder; give it one with fit_decoder")
+        given = np.asarray(vectors)
+        if given.ndim != 2 or given.shape[1] != self.dim_ or not len(given) or given.dtype.kind != "f":
+            raise SettingError(
+                f"vectors have shape {given.shape} and type {given.dtype}; expected floats (n, {self.dim_}), n > 0"
+            )
+        if not np.isfinite(given).all():
+            raise SettingError("a vector has a number that is NaN or infinite")
+        return self._decoding(given, self._encoding.centroids(given), self.device)
+
     def save(self, folder: "str | Path") -> None:
         """Write model.json and the weights it names into a folder; `wembed.load` reads them.
 
@@ -508,6 +577,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors["calibrated_on"] = torch.from_numpy(self._calibrated_on)
         if not isinstance(self.cost.metric, str):
             tensors["metric"] = torch.from_numpy(np.asarray(self.cost.metric, dtype=np.float64))
+        if self._decoding is not None:
+            made = self._decoding.module.state_dict()
+            tensors |= {f"decoder.{name}": tensor.to("cpu") for name, tensor in made.items()}
+            tensors |= {name: torch.from_numpy(np.array(a)) for name, a in self._decoding.arrays().items()}
         settings = {key: value for key, value in self._fitted.items() if key not in ("metric", "training", "verbose")}
         description = {
             "settings": settings,
@@ -515,6 +588,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "cost": self.cost.as_dict(),
             "dim": self._encoding.dim,
             "features": self._encoding.description(),
+            "decoder": None if self._decoding is None else self._decoding.description(),
             "unit": self._unit,
             "calibration": {"scale": self._scale},
             "history": self.history_,
@@ -816,6 +890,14 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     encoding.module.load_state_dict(state)
     encoding.module.eval()
     embedder._encoding = encoding
+    embedder._decoding = None
+    if description["decoder"] is not None:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("decoding.")}
+        decoding = DECODINGS[description["decoder"]["kind"]].restored(encoding.dim, description["decoder"], arrays)
+        made = {name.removeprefix("decoder."): t for name, t in tensors.items() if name.startswith("decoder.")}
+        decoding.module.load_state_dict(made)
+        decoding.module.eval()
+        embedder._decoding = decoding
     embedder.dim_ = encoding.dim
     embedder._unit = description["unit"]
     embedder._scale = description["calibration"]["scale"]

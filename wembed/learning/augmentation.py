@@ -1,10 +1,12 @@
 """New measures made of known ones, where something exact is cheap to have of each."""
 
+import itertools
+
 import numpy as np
 
 from wembed.measures import Measures
 
-__all__ = ["distorted"]
+__all__ = ["distorted", "on_pixels"]
 
 _STRETCH = 0.12  # standard deviation of the entries of the linear map beside the identity, in the plane
 _WAVES = 3
@@ -13,13 +15,14 @@ _WAVE_LENGTH = 3.0
 _BLOCK_NUMBERS = 4_000_000  # of the linear maps that are there at once
 
 
-def distorted(measures: Measures, count: int, seed: int = 0) -> Measures:
+def distorted(measures: Measures, count: int, seed: int = 0, strength: float = 1.0) -> Measures:
     """`count` measures drawn from these, each about its centroid stretched and sheared a little and bent by waves.
 
     Args:
         measures: what to draw from.
         count: how many.
         seed: draws the measures and the distortions.
+        strength: of the distortions.
 
     Returns:
         Point clouds with the weights of the measures they were made of.
@@ -33,23 +36,43 @@ def distorted(measures: Measures, count: int, seed: int = 0) -> Measures:
     block = max(1, _BLOCK_NUMBERS // dim**2)
     for start in range(0, count, block):
         own = slice(int(drawn.offsets[start]), int(drawn.offsets[min(start + block, count)]))
-        points[own] = _bent(points[own], sizes[start : start + block], spread, rng)
+        points[own] = _bent(points[own], sizes[start : start + block], spread, strength, rng)
     return Measures.from_flat(points + centroids, drawn.weights, sizes)
 
 
-def _bent(points: np.ndarray, sizes: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
+def on_pixels(clouds: Measures, grid: tuple[int, ...]) -> Measures:
+    """Clouds as images: the mass of each atom is shared by the pixels around it, so that centroids stay.
+
+    Atoms beyond the frame come to its border.
+    """
+    last = np.array(grid) - 1
+    points = np.clip(clouds.points(), 0, last)
+    corner = np.minimum(points.astype(np.int64), np.maximum(last - 1, 0))
+    within, owner = points - corner, np.repeat(np.arange(len(clouds)), clouds.sizes)
+    images = np.zeros((len(clouds), int(np.prod(grid))))
+    for offset in itertools.product((0, 1), repeat=len(grid)):
+        share = np.where(offset, within, 1 - within).prod(axis=1)
+        place = np.ravel_multi_index(tuple(np.minimum(corner + offset, last).T), grid)
+        flat = np.bincount(owner * images.shape[1] + place, clouds.weights * share, minlength=images.size)
+        images += flat.reshape(images.shape)
+    return Measures.from_images(images.reshape(-1, *grid))
+
+
+def _bent(
+    points: np.ndarray, sizes: np.ndarray, spread: float, strength: float, rng: np.random.Generator
+) -> np.ndarray:
     count, dim = len(sizes), points.shape[1]
 
     def own(values: np.ndarray) -> np.ndarray:
         return np.repeat(values, sizes, axis=0)
 
     per_axis = np.sqrt(2 / dim)  # so that points move as far in any dimension
-    stretch = np.eye(dim) + _STRETCH * per_axis * rng.standard_normal((count, dim, dim))
+    stretch = np.eye(dim) + strength * _STRETCH * per_axis * rng.standard_normal((count, dim, dim))
     moved = np.empty_like(points)
     for axis in range(dim):
         moved[:, axis] = np.einsum("ad,ad->a", points, own(stretch[:, axis]))
     for _ in range(_WAVES):
         wave = rng.standard_normal((count, dim)) * per_axis * 2 * np.pi / (_WAVE_LENGTH * spread)
         phase = np.einsum("ad,ad->a", points, own(wave)) + own(rng.uniform(0, 2 * np.pi, count))
-        moved += np.sin(phase)[:, None] * own(rng.standard_normal((count, dim)) * _AMPLITUDE * spread)
+        moved += np.sin(phase)[:, None] * own(rng.standard_normal((count, dim)) * strength * _AMPLITUDE * spread)
     return moved

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Float64
 from torch import nn
 
 from wembed.learning.losses import Loss
@@ -113,6 +113,10 @@ class Encoding(ABC):
     def placed(self, measures: Measures) -> Measures:
         """The measures in coordinates whose Euclidean distance follows the ground metric."""
         return measures
+
+    def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
+        """Those of the measures that the vectors are of; None where the vectors do not hold them."""
+        return None
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         """The coordinates that stand beside the encoder's output."""

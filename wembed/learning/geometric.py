@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Float64
 
 from wembed.errors import MeasureError
 from wembed.learning.augmentation import distorted
@@ -59,6 +59,11 @@ class GeometricEncoding(Encoding):
             expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
             if measures.dim != expected:
                 raise MeasureError(f"the measures have dimension {measures.dim}; this model was fitted on {expected}")
+
+    def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
+        if not self.exact_dim or self.places is not None:
+            return None
+        return np.asarray(vectors[:, -self.exact_dim :] + self.centre, dtype=np.float64)
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         if not self.exact_dim:

@@ -1,0 +1,172 @@
+"""Decoders: what they make of vectors is near to the measures, about the same centroids, and saved with the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wembed
+from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
+from wembed.learning.augmentation import on_pixels
+from wembed.learning.decoding import _averaged, _moved
+from wembed.learning.features import _averaged_quantiles
+
+
+def apart(a: Measures, b: Measures, cost: wembed.GroundCost | None = None) -> np.ndarray:
+    pairs = np.stack([np.arange(len(a)), np.arange(len(a)) + len(a)], axis=1)
+    return wembed.exact_distances(Measures.concatenate([a, b]), pairs, cost or wembed.GroundCost())
+
+
+@pytest.fixture(scope="module")
+def decoding(fitted: Embedder, some_digits: Measures, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    folder = tmp_path_factory.mktemp("decoding")
+    fitted.save(folder)
+    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=300)
+
+
+def test_digits_come_back(decoding: Embedder, some_digits: Measures) -> None:
+    unseen = some_digits[decoding.split_.test]
+    vectors = decoding.transform(unseen)
+    made = decoding.decode(vectors)
+    assert made.grid == unseen.grid
+    assert apart(unseen, made).mean() < 0.35 * decoding.mean_distance_
+    np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-5)
+    assert apart(unseen, made).mean() < 0.6 * apart(unseen, decoding.decode(np.roll(vectors, 1, axis=0))).mean()
+
+
+def test_a_decoder_is_saved_with_the_model(decoding: Embedder, some_digits: Measures, tmp_path: Path) -> None:
+    vectors = decoding.transform(some_digits[:20])
+    decoding.save(tmp_path)
+    loaded = wembed.load(tmp_path)
+    np.testing.assert_allclose(loaded.decode(vectors).weights, decoding.decode(vectors).weights, atol=1e-7)
+    np.testing.assert_array_equal(loaded.transform(some_digits[:20]), vectors)
+
+
+def test_the_same_seed_gives_the_same_decoder_and_leaves_torch_alone(
+    fitted: Embedder, some_digits: Measures, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path)
+    vectors = fitted.transform(some_digits[:5])
+    made = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        loaded = wembed.load(tmp_path)
+        before = torch.get_rng_state()
+        made.append(loaded.fit_decoder(some_digits[:60], steps=5).decode(vectors))
+        assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(made[0].weights, made[1].weights)
+
+
+def clouds(count: int, seed: int = 0) -> Measures:
+    rng = np.random.default_rng(seed)
+    shapes = [rng.exponential(1.0, 3) for _ in range(count)]
+    sizes = rng.integers(30, 60, count)
+    return Measures.from_point_clouds(
+        [rng.standard_normal((n, 3)) * s + 5 * rng.standard_normal(3) for n, s in zip(sizes, shapes, strict=True)],
+        [rng.exponential(1.0, n) for n in sizes],
+    )
+
+
+def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
+    measures = clouds(140)
+    embedder = Embedder(pairs=1_500, n_jobs=1, training=TrainingSettings(steps=60), calibration=0).fit(measures[:120])
+    embedder.fit_decoder(measures[:120], atoms=48, steps=400)
+    unseen = measures[120:]
+    vectors = embedder.transform(unseen)
+    made = embedder.decode(vectors)
+    assert (made.sizes == 48).all()
+    assert np.ptp(made.weights) > 1e-3  # masses are learned too
+    np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-4)
+    about = [centred(unseen), centred(made)]
+    assert apart(*about).mean() < 0.8 * apart(about[0], about[0][np.roll(np.arange(20), 1)]).mean()
+    moved = vectors.copy()
+    moved[:, -3:] += [10.0, -20.0, 30.0]
+    np.testing.assert_allclose(
+        embedder.decode(moved).points(), made.points() + [10.0, -20.0, 30.0], atol=1e-4
+    )  # a translate is decoded to the translate
+
+
+def centred(measures: Measures) -> Measures:
+    return Measures.from_flat(
+        measures.points() - np.repeat(measures.centroids(), measures.sizes, axis=0), measures.weights, measures.sizes
+    )
+
+
+def test_histograms_under_a_cost_matrix_come_back() -> None:
+    rng = np.random.default_rng(0)
+    support = rng.standard_normal((12, 2))
+    matrix = np.abs(support[:, None] - support).sum(axis=-1)
+    measures = Measures.from_histograms(rng.exponential(1.0, (150, 12)) ** 3, support)
+    embedder = Embedder(matrix, order=1, pairs=1_000, n_jobs=1, training=TrainingSettings(steps=40), calibration=0)
+    embedder.fit(measures[:130]).fit_decoder(measures[:130], steps=300)
+    made = embedder.decode(embedder.transform(measures[130:]))
+    np.testing.assert_array_equal(made.support, support)
+    assert apart(measures[130:], made, embedder.cost).mean() < 0.5 * embedder.mean_distance_
+
+
+def test_what_cannot_be_decoded_is_told(fitted: Embedder, decoding: Embedder, some_digits: Measures) -> None:
+    with pytest.raises(SettingError, match="has no decoder; give it one with fit_decoder"):
+        fitted.decode(fitted.transform(some_digits[:2]))
+    for wrong in (np.zeros((2, 5)), np.zeros(decoding.dim_), np.zeros((0, decoding.dim_)), np.zeros((1, 128), int)):
+        with pytest.raises(SettingError, match="expected floats"):
+            decoding.decode(wrong)
+    with pytest.raises(SettingError, match="NaN or infinite"):
+        decoding.decode(np.full((1, decoding.dim_), np.nan))
+    with pytest.raises(SettingError, match="19 measures are too few to decode from; give at least 20"):
+        decoding.fit_decoder(some_digits[:19])
+    with pytest.raises(SettingError, match="steps"):
+        decoding.fit_decoder(some_digits, steps=0)
+    with pytest.raises(MeasureError, match="dimension"):
+        decoding.fit_decoder(clouds(20))
+
+
+def test_another_fit_forgets_the_decoder(decoding: Embedder, some_digits: Measures, tmp_path: Path) -> None:
+    decoding.save(tmp_path)
+    again = wembed.load(tmp_path).set_params(pairs=200, training=TrainingSettings(steps=2), calibration=0)
+    again.fit(some_digits[:60])
+    with pytest.raises(SettingError, match="has no decoder"):
+        again.decode(again.transform(some_digits[:2]))
+
+
+def test_clouds_on_the_sphere_are_not_decoded() -> None:
+    rng = np.random.default_rng(0)
+    measures = Measures.from_point_clouds([rng.uniform(-40, 40, (5, 2)) for _ in range(60)])
+    embedder = Embedder("great-circle-degrees", order=1, pairs=200, n_jobs=1, training=TrainingSettings(steps=2))
+    with pytest.raises(SettingError, match="decoded in flat space alone"):
+        embedder.set_params(calibration=0).fit(measures).fit_decoder(measures)
+
+
+def test_quantiles_are_averaged_as_the_features_are() -> None:
+    rng = np.random.default_rng(0)
+    position = np.sort(rng.standard_normal((6, 17)), axis=1).astype(np.float32)
+    mass = rng.exponential(1.0, (6, 17)).astype(np.float32)
+    mass /= mass.sum(axis=1, keepdims=True)
+    found = _averaged(torch.from_numpy(position), torch.from_numpy(mass), 8)
+    np.testing.assert_allclose(found.numpy(), _averaged_quantiles(position, mass, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("far", [0.3, 6.0])
+def test_masses_are_moved_to_the_mean_and_stay_masses(far: float) -> None:
+    rng = np.random.default_rng(0)
+    support = np.stack(np.unravel_index(np.arange(400), (20, 20)), axis=1).astype(float)
+    masses = rng.exponential(1.0, (50, 400)) * (rng.random((50, 400)) < 0.5)
+    masses /= masses.sum(axis=1, keepdims=True)
+    wanted = masses @ support + rng.uniform(-far, far, (50, 2))
+    moved = _moved(masses, support, wanted)
+    np.testing.assert_allclose(moved @ support, wanted, atol=1e-6)
+    np.testing.assert_allclose(moved.sum(axis=1), 1.0)
+    assert ((moved > 0) == (masses > 0)).all()
+    beyond = _moved(masses, support, np.full((50, 2), 1e3))  # no weighting of the pixels reaches that
+    assert (beyond >= 0).all()
+    assert (beyond @ support > 14).all()
+
+
+def test_pixels_share_an_atom_so_that_its_place_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    cloud = Measures.from_point_clouds([rng.uniform(0, 7, (30, 2)), [[0.0, 7.0]], [[2.25, 3.5]]])
+    images = on_pixels(cloud, (8, 8))
+    np.testing.assert_allclose(images.centroids(), cloud.centroids(), atol=1e-12)
+    assert images.sizes[1:].tolist() == [1, 4]
+    border = on_pixels(Measures.from_point_clouds([[[-3.0, 9.0]]]), (8, 8))
+    assert border[0].support.tolist() == [[0.0, 7.0]]

@@ -1,0 +1,420 @@
+"""Decoding: from vectors back to measures."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import nn
+
+from wembed.errors import SettingError
+from wembed.learning.augmentation import distorted, on_pixels
+from wembed.learning.decoders import CloudDecoder, HistogramDecoder, ImageDecoder
+from wembed.learning.features import SlicedQuantiles, directions_for
+from wembed.measures import Measures
+from wembed.transport.parallel import Progress
+
+__all__ = ["DECODINGS", "Decoding", "more_to_decode", "suited_decoding", "train_decoder"]
+
+_BATCH, _RATE, _DECAY, _WARM_UP = 128, 3e-3, 1e-2, 0.15
+_CHECKS = 20
+_BLOCK = 256  # vectors decoded in one go
+_SPREAD = 20.0  # weight of how far misplaced mass is off, for each point along an axis
+_SLICES = 3  # of the directions, looked at in a step of training
+_FAINT = 0.01  # share of the brightest pixel, below which a pixel is left out
+_NEWTON = 50  # steps at most
+_STRIDE = 5.0  # of one
+_LEAST_FACTOR = 0.2
+_WITHIN = 1e-9  # of the support's extent, that a centroid is met to
+_INSIDE = 0.02  # share of the support's extent, that a centroid keeps from its border
+_STRENGTH, _MOST_COPIES = 0.5, 30_000  # of distorted copies
+_LEVELS = 64  # steps of mass, in which quantile functions of clouds are compared
+
+
+class Decoding(ABC):
+    """From vectors to measures of one kind.
+
+    Attributes:
+        kind: its name in DECODINGS and in a saved model.
+        module: the decoder.
+    """
+
+    kind: ClassVar[str]
+    module: nn.Module
+
+    @classmethod
+    @abstractmethod
+    def build(cls, dim: int, own: int, measures: Measures, atoms: int, flat: bool) -> "Decoding":
+        """An untrained one for vectors of this length and measures like these.
+
+        Args:
+            dim: length of the vectors.
+            own: how many of their numbers, the first, stay when a measure is moved.
+            measures: such as are to be made.
+            atoms: of a cloud.
+            flat: whether distances are those of the coordinates.
+        """
+
+    @classmethod
+    @abstractmethod
+    def restored(cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Decoding":
+        """The one that `description` and `arrays` were taken from, its decoder without weights yet."""
+
+    @abstractmethod
+    def targets(self, measures: Measures) -> torch.Tensor:
+        """What the decoder is to give of each measure."""
+
+    @abstractmethod
+    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """How far what is made of the vectors is from the targets; a number."""
+
+    @abstractmethod
+    def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
+        """The measures of some vectors, about these centroids where they are known."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """What a saved model says of it."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What to save beside the decoder's weights."""
+
+    def __call__(
+        self, vectors: Float[np.ndarray, "n dim"], centroids: Float[np.ndarray, "n axes"] | None, device: str = "cpu"
+    ) -> Measures:
+        """The measures of vectors.
+
+        Args:
+            vectors: of an embedding.
+            centroids: of the measures, where the embedding holds them.
+            device: a torch device.
+        """
+        self.module.to(device).eval()
+        known = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
+        places = None if centroids is None else np.asarray(centroids, dtype=np.float64)
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(known), _BLOCK):
+                own = slice(start, start + _BLOCK)
+                parts.append(self.block(known[own].to(device), None if places is None else places[own]))
+        return Measures.concatenate(parts)
+
+
+class _OnSupport(Decoding):
+    """Masses on the points of a common support, trained on the Kullback-Leibler divergence from the measure.
+
+    That alone takes no notice of how far off misplaced mass is. So where the points have coordinates, the squared
+    differences of the distribution functions along a few directions are added (the sliced Cramer distance).
+    """
+
+    def __init__(self, module: nn.Module, support: np.ndarray, grid: tuple[int, ...] | None, flat: bool) -> None:
+        self.module, self.support, self.grid, self.flat = module, support, grid, flat
+        if flat:
+            directions = directions_for(support.shape[1], np.random.default_rng(0))
+            along = support @ directions.T
+            self.order = torch.from_numpy(along.argsort(axis=0, kind="stable").T.copy())
+            extent = float(np.ptp(along, axis=0).max()) or 1.0
+            gaps = np.diff(np.take_along_axis(along, self.order.numpy().T, axis=0), axis=0).T / extent
+            self.gaps = torch.from_numpy(gaps.astype(np.float32))
+            self.weight = _SPREAD * len(support) ** (1 / support.shape[1])
+
+    def targets(self, measures: Measures) -> torch.Tensor:
+        """Masses (n, points)."""
+        return torch.from_numpy(measures.histograms().astype(np.float32))
+
+    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The divergence, and the sliced distance along a few of the directions."""
+        made: torch.Tensor = self.module(vectors)
+        lost: torch.Tensor = (torch.xlogy(targets, targets) - targets * made).sum(dim=1).mean()
+        if not self.flat:
+            return lost
+        off = made.exp() - targets
+        for one in torch.randperm(len(self.order))[:_SLICES].tolist():
+            reached = off[:, self.order[one].to(off.device)].cumsum(dim=1)[:, :-1]
+            gaps = self.gaps[one].to(off.device)
+            lost = lost + self.weight / _SLICES * (reached.square() * gaps).sum(dim=1).mean()
+        return lost
+
+    def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
+        """Faint masses are left out, and the others weighted so that their mean is at the centroid."""
+        made = self.module(vectors).exp()
+        made = torch.nn.functional.threshold(made / made.amax(dim=1, keepdim=True), _FAINT, 0.0)
+        masses = made.cpu().numpy().astype(np.float64)
+        masses /= masses.sum(axis=1, keepdims=True)
+        if self.flat and centroids is not None:
+            masses = _moved(masses, self.support, centroids)
+        if self.grid is not None:
+            return Measures.from_images(masses.reshape(-1, *self.grid))
+        return Measures.from_histograms(masses, self.support)
+
+
+class ImageDecoding(_OnSupport):
+    """Images in the plane."""
+
+    kind = "image"
+
+    @classmethod
+    def build(cls, dim: int, own: int, measures: Measures, atoms: int, flat: bool) -> "ImageDecoding":
+        assert measures.grid is not None
+        return cls(ImageDecoder(dim, measures.grid), measures.support, measures.grid, flat)
+
+    @classmethod
+    def restored(cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "ImageDecoding":
+        grid = tuple(description["grid"])
+        support = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), axis=1).astype(np.float64)
+        return cls(ImageDecoder(dim, grid), support, grid, bool(description["flat"]))
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind, "grid": self.grid, "flat": self.flat}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+class HistogramDecoding(_OnSupport):
+    """Histograms over a common support, and volumes."""
+
+    kind = "histogram"
+
+    @classmethod
+    def build(cls, dim: int, own: int, measures: Measures, atoms: int, flat: bool) -> "HistogramDecoding":
+        return cls(HistogramDecoder(dim, len(measures.support)), measures.support, measures.grid, flat)
+
+    @classmethod
+    def restored(
+        cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "HistogramDecoding":
+        support, grid = arrays["decoding.support"], description["grid"]
+        grid = None if grid is None else tuple(grid)
+        return cls(HistogramDecoder(dim, len(support)), support, grid, bool(description["flat"]))
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind, "grid": self.grid, "flat": self.flat}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"decoding.support": self.support}
+
+
+class CloudDecoding(Decoding):
+    """Clouds of a fixed number of weighted atoms, trained on the sliced W_2 to the measure about its centroid.
+
+    Where vectors hold the centroid the decoder does not look at it, and a measure that is moved is decoded as moved.
+    """
+
+    kind = "cloud"
+
+    def __init__(self, module: CloudDecoder, directions: np.ndarray, unit: float) -> None:
+        self.module, self.own, self.atoms, self.unit = module, module.looked_at, module.atoms, unit
+        self.features = SlicedQuantiles(directions, _LEVELS)
+        self.directions = torch.from_numpy(directions.astype(np.float32))
+
+    @classmethod
+    def build(cls, dim: int, own: int, measures: Measures, atoms: int, flat: bool) -> "CloudDecoding":
+        centred = measures.points() - np.repeat(measures.centroids(), measures.sizes, axis=0)
+        spread = float(np.sqrt((measures.weights[:, None] * centred**2).sum() / len(measures) / measures.dim))
+        directions = directions_for(measures.dim, np.random.default_rng(0))
+        return cls(CloudDecoder(own, atoms, measures.dim, spread or 1.0), directions, spread or 1.0)
+
+    @classmethod
+    def restored(cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "CloudDecoding":
+        directions = arrays["decoding.directions"]
+        unit = float(description["unit"])
+        own, atoms = int(description["own"]), int(description["atoms"])
+        return cls(CloudDecoder(own, atoms, directions.shape[1], unit), directions, unit)
+
+    def targets(self, measures: Measures) -> torch.Tensor:
+        """Quantile functions (n, directions x levels) of the centred measures."""
+        return torch.from_numpy(self.features(measures))
+
+    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The squared sliced W_2 of what is made and the measures, in squares of a typical distance."""
+        points, weights = self.module(vectors)
+        along = (points @ self.directions.to(points.device).T).transpose(1, 2)  # (n, directions, atoms)
+        along, order = along.sort(dim=2)
+        mass = weights[:, None, :].expand_as(along).gather(2, order)
+        made = _averaged(along, mass, _LEVELS).flatten(1) * (self.directions.shape[1] / self.features.size) ** 0.5
+        lost: torch.Tensor = (made - targets).square().sum(dim=1).mean() / self.unit**2
+        return lost
+
+    def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
+        """About the centroids, or about 0."""
+        points, weights = (part.cpu().numpy().astype(np.float64) for part in self.module(vectors))
+        weights /= weights.sum(axis=1, keepdims=True)
+        points -= (weights[..., None] * points).sum(axis=1, keepdims=True)
+        if centroids is not None:
+            points += centroids[:, None]
+        sizes = np.full(len(points), points.shape[1])
+        return Measures.from_flat(points.reshape(-1, points.shape[2]), weights.ravel(), sizes)
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind, "own": self.own, "atoms": self.atoms, "unit": self.unit}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"decoding.directions": self.features.directions}
+
+
+DECODINGS: dict[str, type[Decoding]] = {
+    decoding.kind: decoding for decoding in (ImageDecoding, HistogramDecoding, CloudDecoding)
+}
+
+
+def suited_decoding(measures: Measures) -> str:
+    """The name of the decoding for measures like these."""
+    if measures.grid is not None and len(measures.grid) == 2:
+        return ImageDecoding.kind
+    return CloudDecoding.kind if measures.atoms is None else HistogramDecoding.kind
+
+
+def more_to_decode(measures: Measures, count: int, seed: int) -> Measures:
+    """Slightly distorted copies of images and clouds, to learn from as well; of histograms there are none."""
+    if suited_decoding(measures) == HistogramDecoding.kind:
+        return measures[:0]
+    some = distorted(measures, min(count, _MOST_COPIES), seed, _STRENGTH)
+    return some if measures.grid is None else on_pixels(some, measures.grid)
+
+
+def train_decoder(
+    decoding: Decoding,
+    vectors: Float[np.ndarray, "n dim"],
+    measures: Measures,
+    check: Int64[np.ndarray, " v"],
+    steps: int,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[tuple[int, float]]:
+    """Train a decoder in place and leave it in its best state on the measures it is checked on.
+
+    Args:
+        decoding: untrained.
+        vectors: of all measures.
+        measures: what they are to be decoded to.
+        check: those that choose the state, and are not trained on.
+        steps: gradient steps.
+        seed: draws the batches and the directions.
+        device: a torch device.
+        progress: called with the steps done and the steps in all.
+
+    Returns:
+        The step and the loss of each check.
+    """
+    known, targets = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), decoding.targets(measures)
+    rows = np.setdiff1d(np.arange(len(known)), check)
+    module = decoding.module.to(device)
+    module.start_from(known[rows])  # type: ignore[operator]
+    optimizer = torch.optim.AdamW(module.parameters(), lr=_RATE, weight_decay=_DECAY)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, max(steps, 2), pct_start=_WARM_UP)
+    every, rng = max(1, steps // _CHECKS), np.random.default_rng([seed, 11])
+
+    def error() -> float:
+        module.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            parts = [
+                float(decoding.loss(known[part].to(device), targets[part].to(device))) * len(part)
+                for part in map(torch.from_numpy, np.array_split(check, -(-len(check) // _BLOCK)))
+            ]
+        module.train()
+        return sum(parts) / len(check)
+
+    history = [(0, error())]
+    best = copy.deepcopy(module.state_dict())
+    for step in range(1, steps + 1):
+        batch = torch.from_numpy(rng.choice(rows, min(_BATCH, len(rows)), replace=False))
+        lost = decoding.loss(known[batch].to(device), targets[batch].to(device))
+        optimizer.zero_grad()
+        lost.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        cycle.step()
+        if step % every == 0 or step == steps:
+            history.append((step, error()))
+            if history[-1][1] <= min(one for _, one in history):
+                best = copy.deepcopy(module.state_dict())
+        if progress:
+            progress(step, steps)
+    module.load_state_dict(best)
+    module.to("cpu").eval()
+    if not all(math.isfinite(one) for _, one in history):
+        raise SettingError("the decoder did not learn anything finite; rescale the measures")
+    return history
+
+
+def _averaged(position: torch.Tensor, mass: torch.Tensor, levels: int) -> torch.Tensor:
+    """Mean of quantile functions over each of `levels` equal steps of mass; the last axis is sorted by position.
+
+    The integral of a quantile function is piecewise linear, with a knot at each cumulated mass.
+    """
+    reached = mass.cumsum(dim=-1)
+    reached = reached / reached[..., -1:]
+    integral = (mass * position).cumsum(dim=-1)
+    edges = torch.arange(1, levels, device=mass.device, dtype=mass.dtype) / levels
+    edges = edges.expand(*mass.shape[:-1], levels - 1).contiguous()
+    first = torch.searchsorted(reached.detach().contiguous(), edges).clamp_max(mass.shape[-1] - 1)
+    before = (first - 1).clamp_min(0)
+    started = first > 0
+    done = torch.where(started, reached.gather(-1, before), torch.zeros_like(edges))
+    there = torch.where(started, integral.gather(-1, before), torch.zeros_like(edges))
+    inner = there + (edges - done) * position.gather(-1, first)
+    whole = torch.cat([torch.zeros_like(integral[..., :1]), inner, integral[..., -1:]], dim=-1)
+    return whole.diff(dim=-1) * levels
+
+
+def _moved(
+    masses: Float64[np.ndarray, "n points"], support: Float64[np.ndarray, "points axes"], means: np.ndarray
+) -> Float64[np.ndarray, "n points"]:
+    """Masses near to these, on the same points, whose means are as given.
+
+    Each is weighted by 1 + slope . (x - mean), of which one slope meets the mean; where that would take a mass below a
+    fifth of what it was, by exp(slope . x), for which Newton's method finds the slope: of all masses with that mean
+    these are the nearest in the Kullback-Leibler divergence (Csiszar 1975). A mean that no weighting can have, or
+    hardly one, is met as nearly as is possible.
+    """
+    scale = float(np.ptp(support, axis=0).max()) or 1.0
+    here = (support - support.mean(axis=0)) / scale
+    low, high = here.min(axis=0), here.max(axis=0)
+    room = _INSIDE * (high - low)
+    wanted = np.clip((means - support.mean(axis=0)) / scale, low + room, high - room)
+    mean, second = _moments(masses, here)
+    slopes = np.linalg.solve(second, (wanted - mean)[..., None])[..., 0]
+    factor: np.ndarray = slopes @ here.T
+    factor += 1 - np.einsum("na,na->n", slopes, mean)[:, None]
+    steep = np.flatnonzero(factor.min(axis=1) < _LEAST_FACTOR)
+    moved: np.ndarray = masses * factor
+    if len(steep):
+        moved[steep] = _tilted(masses[steep], here, wanted[steep])
+    return moved
+
+
+def _tilted(
+    masses: Float64[np.ndarray, "n points"], here: Float64[np.ndarray, "points axes"], wanted: np.ndarray
+) -> Float64[np.ndarray, "n points"]:
+    slopes, tilted = np.zeros_like(wanted), masses
+    for _ in range(_NEWTON):
+        mean, second = _moments(tilted, here)
+        missed = wanted - mean
+        if np.abs(missed).max() <= _WITHIN:
+            break
+        step = np.linalg.solve(second, missed[..., None])[..., 0]
+        slopes += step / np.maximum(1.0, np.linalg.norm(step, axis=1, keepdims=True) / _STRIDE)
+        exponent = slopes @ here.T
+        exponent -= exponent.max(axis=1, keepdims=True, where=masses > 0, initial=-np.inf)
+        tilted = np.where(masses > 0, masses * np.exp(np.minimum(exponent, 0.0)), 0.0)
+        tilted /= tilted.sum(axis=1, keepdims=True)
+    return tilted
+
+
+def _moments(
+    masses: Float64[np.ndarray, "n points"], here: Float64[np.ndarray, "points axes"]
+) -> tuple[Float64[np.ndarray, "n axes"], Float64[np.ndarray, "n axes axes"]]:
+    """Means (n, axes) and covariances (n, axes, axes)."""
+    axes = int(here.shape[1])
+    products = (here[:, :, None] * here[:, None, :]).reshape(len(here), -1)
+    found: np.ndarray = masses @ np.concatenate([here, products], axis=1)
+    mean = found[:, :axes]
+    spread = found[:, axes:].reshape(-1, axes, axes) - mean[:, :, None] * mean[:, None, :]
+    return np.asarray(mean), np.asarray(spread + 1e-12 * np.eye(axes))
