@@ -545,9 +545,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             NotFittedError: before `fit`.
             SettingError: a model without a decoder, or arrays that are not vectors of this model.
         """
-        self._check_fitted()
-        if self._decoding is None:
-            raise SettingError("this model has no decoder; give it one with fit_decoder")
+        decoding = self.check_decoder()
         given = np.asarray(vectors)
         if given.ndim != 2 or given.shape[1] != self.dim_ or not len(given) or given.dtype.kind != "f":
             raise SettingError(
@@ -555,7 +553,19 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             )
         if not np.isfinite(given).all():
             raise SettingError("a vector has a number that is NaN or infinite")
-        return self._decoding(given, self._encoding.centroids(given), self.device)
+        return decoding(given, self._encoding.centroids(given), self.device)
+
+    def check_decoder(self) -> Decoding:
+        """The decoder.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: there is none.
+        """
+        self._check_fitted()
+        if self._decoding is None:
+            raise SettingError("this model has no decoder; give it one with fit_decoder")
+        return self._decoding
 
     def save(self, folder: "str | Path") -> None:
         """Write model.json and the weights it names into a folder; `wembed.load` reads them.
