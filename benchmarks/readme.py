@@ -201,6 +201,32 @@ def copies() -> str:
     return "\n".join(rows)
 
 
+def geometry() -> str:
+    found = recorded("geometry")["results"]["digits"]
+    back = found["reconstruction"]
+    rows = [
+        "| what | figure |",
+        "|---|--:|",
+        f"| W_2 of unseen digits and what their vectors decode to, pixels: mean, 95th percentile | {back['mean']:.2f}, "
+        f"{back['p95']:.2f} |",
+        f"| mean distance of two digits, pixels | {back['mean_distance']:.2f} |",
+        f"| digits decoded a second | {found['decoded_per_second']:,.0f} |",
+        f"| seconds to learn the decoder | {found['decoder_seconds']:.0f} |",
+        "",
+        "| barycenter | objective over that of POT on the pixels: mean, highest | seconds |",
+        "|---|--:|--:|",
+        *(
+            f"| {way} | {marks['objective_over_pots']:.3f}, {marks['highest']:.3f} | {marks['seconds']:.3g} |"
+            for way, marks in found["barycenters"].items()
+        ),
+        "",
+        "| interpolation, t | W_2 to the first over t W_2 | to the second over (1 - t) W_2 |",
+        "|---|--:|--:|",
+        *(f"| {way} | {marks['to_a']:.3f} | {marks['to_b']:.3f} |" for way, marks in found["interpolations"].items()),
+    ]
+    return "\n".join(rows)
+
+
 def index() -> str:
     """Search by a graph and without one, a row for each number of vectors."""
     rows = [
@@ -256,6 +282,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "scale": scale,
     },
     "docs/choosing.md": {"index": index},
+    "docs/geometry.md": {"geometry": geometry},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {
         "intervals": intervals,

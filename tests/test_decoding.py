@@ -115,6 +115,8 @@ def test_what_cannot_be_decoded_is_told(fitted: Embedder, decoding: Embedder, so
         decoding.decode(np.full((1, decoding.dim_), np.nan))
     with pytest.raises(SettingError, match="19 measures are too few to decode from; give at least 20"):
         decoding.fit_decoder(some_digits[:19])
+    with pytest.raises(SettingError, match="mixtures"):
+        decoding.fit_decoder(some_digits, mixtures=-1)
     with pytest.raises(SettingError, match="steps"):
         decoding.fit_decoder(some_digits, steps=0)
     with pytest.raises(MeasureError, match="dimension"):

@@ -9,6 +9,7 @@ import wembed
 from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
 from wembed.geometry import barycenter, class_means, interpolate
 from wembed.readers import digits
+from wembed.transport.between import displaced, mixed
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,37 @@ def test_the_exact_barycenter_of_translates_is_the_translate_in_the_middle(fitte
     found = barycenter(fitted, clouds, shares, method="exact").measures
     middle = Measures.from_point_clouds([one.support + shares @ moves], [one.weights])
     assert between(found, middle)[0, 0] < 1e-6
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_many_mixtures_are_those_of_each_by_itself(unseen: Measures, fitted: Embedder, n_jobs: int) -> None:
+    rng = np.random.default_rng(0)
+    chosen = [(rng.choice(len(unseen), k, replace=False), rng.dirichlet(np.ones(k))) for k in (2, 3, 5) * 20]
+    told: list[tuple[int, int]] = []
+    found = mixed(unseen, chosen, fitted.cost, n_jobs, lambda done, total: told.append((done, total)))
+    assert len(found) == told[-1][0] == told[-1][1] == 60
+    for number in (0, 1, 59):
+        rows, shares = chosen[number]
+        np.testing.assert_allclose(
+            found.centroids()[number], shares @ unseen[rows].centroids(), atol=1e-9
+        )  # of what lies between, the mean lies between the means
+    pair, shares = chosen[0]
+    (alone,) = displaced(unseen[pair], fitted.cost, shares[1:])
+    np.testing.assert_allclose(found[0].support, alone[0].support, atol=1e-12)
+
+
+def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
+    fitted: Embedder, some_digits: Measures, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path)
+    measures, labels = digits()
+    sevens = measures[np.flatnonzero(np.asarray(labels) == 7)[-40:]]
+    cost = []
+    for mixtures in (0, 400):
+        embedder = wembed.load(tmp_path)
+        embedder.fit_decoder(some_digits[fitted.split_.train], steps=300, mixtures=mixtures)
+        cost.append(np.square(between(barycenter(embedder, sevens).measures, sevens)).mean())
+    assert cost[1] < 0.97 * cost[0]
 
 
 def test_couplings_make_a_learned_barycenter_better(decoding: Embedder) -> None:

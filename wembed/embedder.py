@@ -21,7 +21,7 @@ from wembed.euclidean import distances_between, distances_of_pairs, paired_dista
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
-from wembed.learning.decoding import DECODINGS, Decoding, more_to_decode, suited_decoding, train_decoder
+from wembed.learning.decoding import DECODINGS, DecoderSettings, Decoding, learned_decoding
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
 from wembed.learning.geometric import LinearEncoding
@@ -57,8 +57,8 @@ _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
 _WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
-_FEWEST_DECODED, _MOST_CHECKED = 20, 1_000  # measures a decoder is learned from; of them, those that choose its state
-_COPIES = 3  # distorted, of each measure that a decoder is learned from
+_UNITS = {"exact distances": "pairs", "decoder": "steps"}  # that progress is told in
+_FEWEST_DECODED = 20  # measures that a decoder is learned from
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -492,17 +492,23 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """The ground cost that the predicted distances stand for."""
         return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
 
-    def fit_decoder(self, measures: Measures, *, atoms: int = 128, steps: int = 4_000, y: object = None) -> "Embedder":
+    def fit_decoder(
+        self, measures: Measures, *, atoms: int = 128, steps: int = 4_000, mixtures: int | None = None
+    ) -> "Embedder":
         """Learn to make measures of vectors; the encoder stays as it is.
 
         Images are decoded to images of the same shape, histograms to histograms on the same support, and clouds to
-        clouds of a fixed number of weighted atoms. Nothing is solved. A tenth of the measures, at most 1,000, choose
-        the best state of the decoder, which `save` keeps with the model.
+        clouds of a fixed number of weighted atoms. It learns from the measures, from distorted copies, and, for
+        euclidean W_2, from what lies between some of them by exact couplings, so that the mean of vectors decodes to a
+        barycenter. A tenth of the measures, at most 1,000, choose the best state of the decoder, which `save` keeps
+        with the model.
 
         Args:
             measures: such as vectors are to be decoded to; those of the fit, for example.
             atoms: of a decoded cloud.
             steps: of training.
+            mixtures: measures between others to make, each by one to eight couplings; 0 for none, None for twice as
+                many as there are measures, and at most 12,000.
 
         Raises:
             NotFittedError: before `fit`.
@@ -513,26 +519,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._check_fitted()
         whole("atoms", atoms, 1)
         whole("steps", steps, 1)
+        if mixtures is not None:
+            whole("mixtures", mixtures)
         self._encoding.check(measures)
         if len(measures) < _FEWEST_DECODED:
             raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
-        kind, metric = suited_decoding(measures), self.cost.metric
-        flat = isinstance(metric, str) and not metric.startswith("great-circle")
-        if kind == "cloud" and not flat:
-            raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
-        own = self.dim_ - self._encoding.exact_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
-            decoding = DECODINGS[kind].build(self.dim_, own, measures, atoms, flat)
-            order = np.random.default_rng([self.random_state, 12]).permutation(len(measures))
-            check = np.sort(order[: min(_MOST_CHECKED, len(measures) // 10)])
-            known = np.setdiff1d(order, check)
-            more = more_to_decode(measures[known], _COPIES * len(known), self.random_state)
-            everything = Measures.concatenate([measures, more]) if len(more) else measures
-            vectors = self.encode(everything)
-            with bar(self.verbose, "decoder", unit="steps") as show:
-                train_decoder(decoding, vectors, everything, check, steps, self.random_state, self.device, show)
-        self._decoding = decoding
+        with self._shown() as shown:
+            self._decoding = learned_decoding(
+                measures,
+                self.encode,
+                self.dim_ - self._encoding.exact_dim,
+                self.cost,
+                DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
+                shown,
+            )
         return self
 
     def decode(self, vectors: Any) -> Measures:
@@ -788,9 +788,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _shown(self) -> Iterator[Callable[[str], Progress]]:
         """A bar for each part of the work."""
         with ExitStack() as bars:
-            yield lambda what: bars.enter_context(
-                bar(self.verbose, what, unit="pairs" if what == "exact distances" else "measures")
-            )
+            yield lambda what: bars.enter_context(bar(self.verbose, what, unit=_UNITS.get(what, "measures")))
 
     def _warn_of(
         self,

@@ -11,15 +11,13 @@ from wembed.embedder import Embedder
 from wembed.errors import SettingError
 from wembed.measures import Measures
 from wembed.options import switch
-from wembed.transport.costs import GroundCost
-from wembed.transport.exact import solve
+from wembed.transport.between import displaced, iterated
 from wembed.transport.parallel import Progress
 
 __all__ = ["Decoded", "barycenter", "class_means", "interpolate"]
 
 METHODS = ("learned", "polish", "exact")
 _ITERATIONS = {"polish": 2, "exact": 50}
-_SETTLED = 1e-3  # of the spread of a barycenter: atoms that move less are where they belong
 _ROUNDING = 1e-6  # that a sum of weights may be off 1 by
 
 
@@ -73,7 +71,7 @@ def barycenter(
         return Decoded(embedder.decode(mean), mean)
     nearest = int(np.square(vectors - mean).sum(axis=1).argmin())
     start = measures[[nearest]] if method == "exact" else embedder.decode(mean)
-    made = _iterated(start, measures, shares, embedder.cost, _ITERATIONS[method], progress)
+    made = iterated(start, measures, shares, embedder.cost, _ITERATIONS[method], progress)
     return Decoded(made, embedder.encode(made))
 
 
@@ -118,12 +116,12 @@ def interpolate(
     for i in range(len(a)):
         pair = Measures.concatenate([a[[i]], b[[i]]])
         if decoded is None:
-            parts += _displaced(pair, embedder.cost, steps)
+            parts += displaced(pair, embedder.cost, steps)
         else:
             for k, one in enumerate(steps.tolist()):
                 start = decoded[[i * len(steps) + k]]
                 shares = np.array([1 - one, one])
-                parts.append(_iterated(start, pair, shares, embedder.cost, _ITERATIONS[method], None))
+                parts.append(iterated(start, pair, shares, embedder.cost, _ITERATIONS[method], None))
         if progress:
             progress(i + 1, len(a))
     made = Measures.concatenate(parts)
@@ -169,38 +167,3 @@ def _shares(weights: Any, count: int, normalize: bool) -> Float64[np.ndarray, " 
     if total <= 0:
         raise SettingError("weights sum to 0; give some that do not")
     return np.asarray(given / total, dtype=np.float64)
-
-
-def _iterated(
-    start: Measures,
-    measures: Measures,
-    shares: Float64[np.ndarray, " n"],
-    cost: GroundCost,
-    iterations: int,
-    progress: Progress | None,
-) -> Measures:
-    """Each atom goes to the mean of where the optimal couplings send it, again and again."""
-    points, mass = start[0].support, start[0].weights
-    used = np.flatnonzero(shares)
-    for turn in range(iterations):
-        together = Measures.concatenate([Measures.from_point_clouds([points], [mass]), measures[used]])
-        moved = np.zeros_like(points)
-        for number, share in enumerate(shares[used].tolist()):
-            coupling = solve(together, 0, number + 1, cost).coupling
-            moved += share * (coupling @ together[number + 1].support) / coupling.sum(axis=1, keepdims=True)
-            if progress:
-                progress(turn * len(used) + number + 1, iterations * len(used))
-        step = float(np.sqrt((mass[:, None] * (moved - points) ** 2).sum()))
-        spread = float(np.sqrt((mass[:, None] * (moved - mass @ moved) ** 2).sum()))
-        points = moved
-        if step <= _SETTLED * spread:
-            break
-    return Measures.from_point_clouds([points], [mass])
-
-
-def _displaced(pair: Measures, cost: GroundCost, steps: Float64[np.ndarray, " k"]) -> list[Measures]:
-    """Each piece of mass of the first on its straight way to the second."""
-    coupling = solve(pair, 0, 1, cost).coupling
-    rows, columns = np.nonzero(coupling)
-    first, second = pair[0].support[rows], pair[1].support[columns]
-    return [Measures.from_point_clouds([(1 - t) * first + t * second], [coupling[rows, columns]]) for t in steps]

@@ -3,7 +3,8 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,11 @@ from wembed.learning.augmentation import distorted, on_pixels
 from wembed.learning.decoders import CloudDecoder, HistogramDecoder, ImageDecoder
 from wembed.learning.features import SlicedQuantiles, directions_for
 from wembed.measures import Measures
+from wembed.transport.between import Mixture, mixed
+from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
 
-__all__ = ["DECODINGS", "Decoding", "more_to_decode", "suited_decoding", "train_decoder"]
+__all__ = ["DECODINGS", "DecoderSettings", "Decoding", "learned_decoding"]
 
 _BATCH, _RATE, _DECAY, _WARM_UP = 128, 3e-3, 1e-2, 0.15
 _CHECKS = 20
@@ -31,7 +34,10 @@ _STRIDE = 5.0  # of one
 _LEAST_FACTOR = 0.2
 _WITHIN = 1e-9  # of the support's extent, that a centroid is met to
 _INSIDE = 0.02  # share of the support's extent, that a centroid keeps from its border
-_STRENGTH, _MOST_COPIES = 0.5, 30_000  # of distorted copies
+_OF_TWO, _MOST_OF, _POOL = 0.7, 8, 1_000  # share of mixtures of two; of how many others are; chosen among how many
+_STRENGTH, _COPIES, _MOST_COPIES = 0.5, 3, 30_000  # of distorted copies; for each measure, and at most
+_MOST_MIXED = 12_000
+_MOST_CHECKED = 1_000  # measures that choose the state of a decoder
 _LEVELS = 64  # steps of mass, in which quantile functions of clouds are compared
 
 
@@ -263,46 +269,115 @@ DECODINGS: dict[str, type[Decoding]] = {
 }
 
 
-def suited_decoding(measures: Measures) -> str:
+@dataclass(frozen=True)
+class DecoderSettings:
+    """How a decoder is learned.
+
+    Attributes:
+        atoms: of a decoded cloud.
+        steps: of training.
+        mixtures: measures between others to learn from as well; None for as many as suit.
+        seed: draws all that is random.
+        n_jobs: processes for couplings.
+        device: a torch device.
+    """
+
+    atoms: int
+    steps: int
+    mixtures: int | None
+    seed: int
+    n_jobs: int
+    device: str
+
+
+def learned_decoding(
+    measures: Measures,
+    encode: Callable[[Measures], np.ndarray],
+    own: int,
+    cost: GroundCost,
+    settings: DecoderSettings,
+    shown: Callable[[str], Progress],
+) -> Decoding:
+    """A decoder for an encoder that stays as it is.
+
+    Args:
+        measures: to learn from.
+        encode: measures to vectors.
+        own: numbers of a vector, the first, that stay when a measure is moved.
+        cost: that distances of vectors stand for.
+        settings: how.
+        shown: by what is done, a function to call with what is done of it and all of it.
+
+    Raises:
+        SettingError: clouds under a metric that is not of flat space.
+        SolverError: a coupling could not be certified.
+    """
+    kind, seed = _suited(measures), settings.seed
+    flat = isinstance(cost.metric, str) and not cost.metric.startswith("great-circle")
+    if kind == CloudDecoding.kind and not flat:
+        raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
+    order = np.random.default_rng([seed, 12]).permutation(len(measures))
+    check, known = np.split(order, [min(_MOST_CHECKED, len(measures) // 10)])
+    parts = [measures, _copies(measures[np.sort(known)], seed)]
+    vectors = [encode(part) for part in parts]
+    count = min(2 * len(known), _MOST_MIXED) if settings.mixtures is None else settings.mixtures
+    if count and kind != HistogramDecoding.kind and cost.splits_translation:
+        own_vectors = vectors[0][np.sort(known)].astype(np.float64)
+        chosen = _mixtures(own_vectors, count, seed)
+        between = mixed(measures[np.sort(known)], chosen, cost, settings.n_jobs, shown("mixtures"))
+        parts.append(between if measures.grid is None else on_pixels(between, measures.grid))
+        vectors.append(np.stack([shares @ own_vectors[rows] for rows, shares in chosen]).astype(np.float32))
+    everything = Measures.concatenate([part for part in parts if len(part)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoding = DECODINGS[kind].build(vectors[0].shape[1], own, measures, settings.atoms, flat)
+        _train(decoding, np.concatenate(vectors), everything, np.sort(check), settings, shown("decoder"))
+    return decoding
+
+
+def _suited(measures: Measures) -> str:
     """The name of the decoding for measures like these."""
     if measures.grid is not None and len(measures.grid) == 2:
         return ImageDecoding.kind
     return CloudDecoding.kind if measures.atoms is None else HistogramDecoding.kind
 
 
-def more_to_decode(measures: Measures, count: int, seed: int) -> Measures:
+def _copies(measures: Measures, seed: int) -> Measures:
     """Slightly distorted copies of images and clouds, to learn from as well; of histograms there are none."""
-    if suited_decoding(measures) == HistogramDecoding.kind:
+    if _suited(measures) == HistogramDecoding.kind:
         return measures[:0]
-    some = distorted(measures, min(count, _MOST_COPIES), seed, _STRENGTH)
+    some = distorted(measures, min(_COPIES * len(measures), _MOST_COPIES), seed, _STRENGTH)
     return some if measures.grid is None else on_pixels(some, measures.grid)
 
 
-def train_decoder(
+def _mixtures(vectors: Float[np.ndarray, "n dim"], count: int, seed: int) -> list[Mixture]:
+    """Choices of measures to learn from what lies between: of any two, and of a few that are near to each other."""
+    rng, found = np.random.default_rng([seed, 13]), list[Mixture]()
+    for _ in range(count):
+        if rng.random() < _OF_TWO:
+            share = rng.random()
+            found.append((rng.choice(len(vectors), 2, replace=False), np.array([1 - share, share])))
+            continue
+        pool = rng.choice(len(vectors), min(_POOL, len(vectors)), replace=False)
+        far = np.square(vectors[pool] - vectors[pool[0]]).sum(axis=1)
+        near = pool[np.argsort(far)[: max(_MOST_OF, len(pool) // 10)]]
+        rows = rng.choice(near, min(int(rng.integers(3, _MOST_OF + 1)), len(near)), replace=False)
+        shares = rng.dirichlet(np.ones(len(rows)))
+        first = np.argsort(np.square(vectors[rows] - shares @ vectors[rows]).sum(axis=1))
+        found.append((rows[first], shares[first]))
+    return found
+
+
+def _train(
     decoding: Decoding,
     vectors: Float[np.ndarray, "n dim"],
     measures: Measures,
     check: Int64[np.ndarray, " v"],
-    steps: int,
-    seed: int,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> list[tuple[int, float]]:
-    """Train a decoder in place and leave it in its best state on the measures it is checked on.
-
-    Args:
-        decoding: untrained.
-        vectors: of all measures.
-        measures: what they are to be decoded to.
-        check: those that choose the state, and are not trained on.
-        steps: gradient steps.
-        seed: draws the batches and the directions.
-        device: a torch device.
-        progress: called with the steps done and the steps in all.
-
-    Returns:
-        The step and the loss of each check.
-    """
+    settings: DecoderSettings,
+    progress: Progress,
+) -> None:
+    """Train a decoder in place and leave it in its best state on the measures it is checked on, and not trained on."""
+    steps, seed, device = settings.steps, settings.seed, settings.device
     known, targets = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), decoding.targets(measures)
     rows = np.setdiff1d(np.arange(len(known)), check)
     module = decoding.module.to(device)
@@ -335,13 +410,11 @@ def train_decoder(
             history.append((step, error()))
             if history[-1][1] <= min(one for _, one in history):
                 best = copy.deepcopy(module.state_dict())
-        if progress:
-            progress(step, steps)
+        progress(step, steps)
     module.load_state_dict(best)
     module.to("cpu").eval()
     if not all(math.isfinite(one) for _, one in history):
         raise SettingError("the decoder did not learn anything finite; rescale the measures")
-    return history
 
 
 def _averaged(position: torch.Tensor, mass: torch.Tensor, levels: int) -> torch.Tensor:

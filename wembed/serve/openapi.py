@@ -124,19 +124,18 @@ def _body(
 def _refusals(path: str, verb: str, told: dict[str, Any]) -> None:
     """The errors that a path may answer with."""
     failure = {"application/json": {"schema": {"$ref": _REF.format(model="Failure")}}}
-    known = dict(_REFUSALS) if path not in ("/healthz", "/readyz") else {"503": "the service is ending"}
+    known = {"400": "no whole HTTP request or form, or one with too long a URL"}
+    known |= dict(_REFUSALS) if path not in ("/healthz", "/readyz") else {"503": "the service is ending"}
     if verb == "post":
-        known |= {
-            "400": "no whole HTTP request or form",
-            "406": "no such form of this answer",
-            "415": "another content type",
-        }
+        known |= {"406": "no such form of this answer", "415": "another content type"}
     if path.startswith("/v1/measures") and verb != "get":
         known |= {"507": "the disk is full, and nothing was changed"}
     if "{" in path:
         known |= {"404": "there is none"}
     told["responses"] = {status: said for status, said in told["responses"].items() if status != "422"}
     told["responses"] |= {status: {"description": what, "content": failure} for status, what in known.items()}
+    plain = {"text/plain": {"schema": {"type": "string"}}}  # what is no HTTP does not come as far as the app
+    told["responses"]["400"]["content"] = failure | plain
 
 
 def _binary(what: str = "") -> dict[str, Any]:
