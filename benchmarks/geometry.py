@@ -3,14 +3,16 @@
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import commit, record
+from draw import PICTURES
 
 import wembed
 from wembed import Embedder, Measures, TrainingSettings
-from wembed.geometry import barycenter, interpolate
+from wembed.geometry import barycenter, class_means, interpolate
 from wembed.readers import digits
 
 KNOWN, MEMBERS, PAIRS = 9_000, 100, 200
@@ -89,6 +91,27 @@ def barycenters(embedder: Embedder, measures: Measures, labels: np.ndarray, memb
     }
 
 
+def drawn(embedder: Embedder, measures: Measures, labels: np.ndarray, file: Path) -> None:
+    """Barycenters of each class: learned, and of POT; and the way from a digit to another."""
+    import matplotlib.pyplot as plt
+
+    names, means = class_means(embedder, measures, labels)
+    rows = [("learned", means.measures)]
+    pots = [of_pot(measures[np.flatnonzero(labels == name)])["POT, on the pixels"]() for name in names]
+    rows.append(("POT", Measures.concatenate(pots)))
+    a, b = measures[[int(np.argmax(labels == 3))]], measures[[int(np.argmax(labels == 5))]]
+    rows.append(("3 to 5", interpolate(embedder, a, b, np.linspace(0, 1, len(names))).measures))
+    figure, axes = plt.subplots(len(rows), len(names), figsize=(len(names), len(rows) + 0.2))
+    for line, (name, made) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, made.histograms().reshape(-1, *(made.grid or ())), strict=True):
+            axis.imshow(image, cmap="gray_r")
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
 def interpolations(embedder: Embedder, measures: Measures, pairs: int) -> dict[str, Any]:
     """How far W_2 to the ends is off the share of the way, in the mean over pairs."""
     a, b = measures[:pairs], measures[pairs : 2 * pairs]
@@ -137,6 +160,8 @@ def main() -> None:
             "commit": commit(),
         }
     }
+    if not smoke:
+        drawn(embedder, unseen, np.asarray(labels)[9_000:], PICTURES / "barycenters.png")
     record("geometry", __doc__ or "", results, smoke=smoke)
 
 
