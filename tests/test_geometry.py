@@ -135,7 +135,7 @@ def test_a_learned_barycenter_is_the_mean_of_vectors_and_knows_its_weights(
     alone = barycenter(decoding, unseen[:5], [0, 0, 1, 0, 0])
     np.testing.assert_allclose(alone.vectors, vectors[2:3], atol=1e-6)
     np.testing.assert_allclose(alone.measures.weights, decoding.decode(vectors[2:3]).weights, atol=1e-6)
-    labels = ["b", "a", "b", "a", "a"]
+    labels = np.array(["b", "a", "b", "a", "a"])
     names, means = class_means(decoding, unseen[:5], labels)
     assert names.tolist() == ["a", "b"]
     for number, rows in enumerate(([1, 3, 4], [0, 2])):

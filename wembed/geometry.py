@@ -1,6 +1,5 @@
 """Geometry: barycenters and interpolations, as arithmetic on vectors that are decoded, or by exact couplings."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +127,7 @@ def interpolate(
     return Decoded(made, embedder.encode(made))
 
 
-def class_means(embedder: Embedder, measures: Measures, labels: Sequence[Any]) -> tuple[np.ndarray, Decoded]:
+def class_means(embedder: Embedder, measures: Measures, labels: Any) -> tuple[np.ndarray, Decoded]:
     """The barycenter of the measures of each label: the labels in order, and what the means of the vectors decode to.
 
     Raises:
