@@ -1,15 +1,17 @@
 """Barycenters and interpolations: closed forms, and that couplings make what was learned better."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import wembed
-from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
-from wembed.geometry import barycenter, class_means, interpolate
+from wembed import Embedder, Measure, MeasureError, Measures, SettingError, TrainingSettings
+from wembed.geometry import Clusters, barycenter, class_means, geodesic_pca, interpolate, kmeans
 from wembed.readers import digits
-from wembed.transport.between import displaced, mixed
+from wembed.transport.between import images_of, iterated, mixed, thinned, ways
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,8 @@ def test_many_mixtures_are_those_of_each_by_itself(unseen: Measures, fitted: Emb
             found.centroids()[number], shares @ unseen[rows].centroids(), atol=1e-9
         )  # of what lies between, the mean lies between the means
     pair, shares = chosen[0]
-    (alone,) = displaced(unseen[pair], fitted.cost, shares[1:])
-    np.testing.assert_allclose(found[0].support, alone[0].support, atol=1e-12)
+    (alone,) = ways(unseen[pair[:1]], unseen[pair[1:]], fitted.cost)
+    np.testing.assert_allclose(found[0].support, alone.at(shares[1])[0].support, atol=1e-12)
 
 
 def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
@@ -125,7 +127,7 @@ def test_couplings_make_a_learned_barycenter_better(decoding: Embedder) -> None:
     assert cost["polish"] < cost["learned"]
     assert cost["exact"] < cost["learned"]
     assert cost["polish"] < 1.02 * cost["exact"]
-    assert told[19:21] == [(20, 40), (21, 40)]
+    assert told[:3] == [(20, 20), (20, 1_000), (40, 1_000)]
 
 
 def test_a_learned_barycenter_is_the_mean_of_vectors_and_knows_its_weights(
@@ -181,3 +183,149 @@ def test_what_cannot_be_made_is_told(fitted: Embedder, decoding: Embedder, unsee
     other = Embedder(order=1, pairs=100, n_jobs=1, training=TrainingSettings(steps=2), calibration=0).fit(line)
     with pytest.raises(SettingError, match="is for euclidean W_2; under this cost there is 'learned'"):
         barycenter(other, line, method="exact")
+
+
+def clouds(count: int, atoms: int, seed: int = 0) -> Measures:
+    rng = np.random.default_rng(seed)
+    spread = rng.normal(size=(count, 1, 2)) + rng.uniform(0.5, 2, (count, 1, 2)) * rng.normal(size=(count, atoms, 2))
+    return Measures.from_point_clouds(list(spread), list(rng.uniform(0.1, 1, (count, atoms))))
+
+
+def test_a_thinned_measure_has_its_mass_and_its_mean_and_lies_near() -> None:
+    measures = clouds(6, 200)
+    for atoms in (1, 7, 60):
+        few = [thinned(one, atoms) for one in (measures[i] for i in range(6))]
+        made = Measures.from_point_clouds([one.support for one in few], [one.weights for one in few])
+        assert (made.sizes == atoms).all()
+        np.testing.assert_allclose([one.weights.sum() for one in few], 1, atol=1e-12)
+        np.testing.assert_allclose(made.centroids(), measures.centroids(), atol=1e-9)
+        about = measures.points() - np.repeat(measures.centroids(), measures.sizes, axis=0)
+        spread = np.sqrt(np.add.reduceat(measures.weights * np.square(about).sum(axis=1), measures.offsets[:-1]))
+        off = np.diag(between(made, measures)) / spread
+        assert (off < {1: 1.0 + 1e-9, 7: 0.55, 60: 0.2}[atoms]).all()
+    assert len(thinned(measures[0], 200).weights) == 200
+    same = Measures.from_point_clouds([np.zeros((5, 2))])[0]
+    assert len(thinned(same, 3).weights) == 3
+
+
+def test_a_way_through_the_middle_is_the_shortest_and_through_elsewhere_is_longer(fitted: Embedder) -> None:
+    measures = clouds(8, 30)
+    a, b = measures[:4], measures[4:]
+    whole = np.diag(between(a, b))
+    straight = ways(a, b, fitted.cost)
+    middles = Measures.concatenate([way.at(0.5) for way in straight])
+    for through, longer in ((middles, False), (clouds(4, 30, seed=9), True)):
+        found = ways(a, b, fitted.cost, through)
+        lengths = np.array([np.sqrt(way.mass @ np.square(way.last - way.first).sum(axis=1)) for way in found])
+        assert (lengths > whole - 1e-9).all()
+        assert (lengths > 1.01 * whole).all() == longer
+        np.testing.assert_allclose(lengths, whole, rtol=1 if longer else 1e-6)
+        for end, at in ((a, 0.0), (b, 1.0)):
+            np.testing.assert_allclose(
+                np.diag(between(Measures.concatenate([w.at(at) for w in found]), end)), 0, atol=1e-6
+            )
+
+
+def test_couplings_come_out_the_same_on_any_number_of_workers(fitted: Embedder) -> None:
+    measures = clouds(140, 200)
+    told: list[tuple[int, int]] = []
+    one, two = (
+        iterated(measures[0], measures, np.full(140, 1 / 140), fitted.cost, 1, jobs, lambda *done: told.append(done))
+        for jobs in (1, 2)
+    )
+    np.testing.assert_array_equal(one.support, two.support)
+    assert told.count((140, 140)) == 2
+    assert len(told) > 2  # there was more than one block
+
+
+def test_a_barycenter_is_the_sum_of_images_by_shares(fitted: Embedder) -> None:
+    measures, shares = clouds(5, 20), np.array([0.1, 0.2, 0.3, 0.4, 0.0])
+    images = images_of(measures[0], measures, fitted.cost)
+    np.testing.assert_allclose(images[0], measures[0].support, atol=1e-12)
+    found = iterated(measures[0], measures, shares, fitted.cost, 1)
+    np.testing.assert_allclose(found.support, np.tensordot(shares, images, 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["learned", "polish", "exact"])
+def test_clusters_are_those_that_are_apart(decoding: Embedder, unseen: Measures, method: str) -> None:
+    shapes = [unseen[i] for i in range(3)]
+    rng = np.random.default_rng(0)
+    places = np.repeat([[0.0, 0.0], [40.0, 0.0], [0.0, 60.0]], 4, axis=0) + rng.normal(size=(12, 2))
+    measures = Measures.from_point_clouds(
+        [shapes[i % 3].support + place for i, place in enumerate(places)], [shapes[i % 3].weights for i in range(12)]
+    )
+    told: list[tuple[int, int]] = []
+    found = kmeans(decoding, measures, 3, method=method, progress=lambda *done: told.append(done))
+    assert [len(set(part)) for part in found.labels.reshape(3, 4)] == [1, 1, 1]
+    assert len(set(found.labels.tolist())) == len(found.measures) == len(found.vectors) == 3
+    own = between(measures, found.measures)[np.arange(12), found.labels]
+    if method == "exact":
+        assert found.inertia == pytest.approx(np.square(own).mean())
+        assert told[-1][1] == 20
+    elif method == "polish":
+        assert found.inertia == pytest.approx(np.square(own).mean(), rel=0.2)
+        assert told == [(1, 3), (2, 3), (3, 3)]
+        centres = np.stack([places[found.labels == one].mean(axis=0) for one in range(3)])
+        np.testing.assert_allclose(found.measures.centroids(), centres + _mean_centroid(shapes, found), atol=2.0)
+
+
+def _mean_centroid(shapes: list[Measure], found: Clusters) -> np.ndarray:
+    means = np.stack([one.weights @ one.support for one in shapes])
+    return np.stack([means[np.flatnonzero(found.labels == one) % 3].mean(axis=0) for one in range(3)])
+
+
+@pytest.mark.parametrize("method", ["exact", "polish"])
+def test_the_first_principal_geodesic_of_translates_is_their_translation(
+    decoding: Embedder, unseen: Measures, method: str
+) -> None:
+    one, along = unseen[0], np.array([3.0, 4.0]) / 5
+    moves = np.array([-3.0, -1.0, 0.0, 1.5, 2.5])
+    measures = Measures.from_point_clouds([one.support + move * along for move in moves], [one.weights] * 5)
+    found = geodesic_pca(decoding, measures, 2, times=[-1, 0, 2], method=method)
+    near = {"exact": 1e-6, "polish": 1e-3}[method]  # some mass goes another way from what is not a translate
+    assert found.explained[0] == pytest.approx(1, abs=near)
+    assert found.deviations[0] == pytest.approx(moves.std(ddof=1), rel=near)
+    sign = np.sign(found.scores[-1, 0])
+    np.testing.assert_allclose(sign * found.scores[:, 0], moves, atol=10 * near)
+    way = found.walks[0].measures.centroids() - found.mean.measures.centroids()
+    np.testing.assert_allclose(way, sign * np.outer([-1, 0, 2], along) * moves.std(ddof=1), atol=10 * near)
+    np.testing.assert_allclose(found.walks[0].vectors, decoding.transform(found.walks[0].measures), atol=1e-4)
+
+
+def test_learned_principal_geodesics_are_those_of_the_vectors(decoding: Embedder, unseen: Measures) -> None:
+    found = geodesic_pca(decoding, unseen, 3, times=[-1.0, 0.0, 1.0])
+    vectors = decoding.transform(unseen).astype(np.float64)
+    covered = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False) ** 2
+    np.testing.assert_allclose(found.explained, covered[:3] / covered.sum(), rtol=1e-6)
+    np.testing.assert_allclose(found.deviations**2, covered[:3] / (len(vectors) - 1), rtol=1e-6)
+    for number, walk in enumerate(found.walks):
+        np.testing.assert_allclose(walk.vectors[1], vectors.mean(axis=0), atol=1e-4)
+        apart = np.linalg.norm(walk.vectors[2] - walk.vectors[0])
+        assert apart == pytest.approx(2 * found.deviations[number], rel=1e-4)
+        np.testing.assert_array_equal(walk.measures.weights, decoding.decode(walk.vectors).weights)
+    assert found.scores.shape == (len(unseen), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"components": 0}, "components=0"),
+        ({"components": 500}, "there are at most"),
+        ({"times": []}, "give finite numbers"),
+        ({"times": [np.nan]}, "give finite numbers"),
+        ({"method": "fast"}, "choose one of"),
+    ],
+)
+def test_principal_geodesics_that_there_are_not(
+    decoding: Embedder, unseen: Measures, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        geodesic_pca(decoding, unseen, **options)
+    with pytest.raises(SettingError, match="two at least"):
+        geodesic_pca(decoding, unseen[:1])
+
+
+@pytest.mark.parametrize(("k", "said"), [(0, "k=0"), (4, "there are at most 3 of clusters"), (-2, "k=-2")])
+def test_clusters_that_there_are_not(decoding: Embedder, unseen: Measures, k: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(said)):
+        kmeans(decoding, unseen[:3], k)

@@ -20,6 +20,7 @@ from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Listed, PairPlan, listed_pairs
 
 __all__ = [
+    "ALONE_WORK",
     "Progress",
     "block_boundaries",
     "exact_distances",
@@ -32,7 +33,7 @@ __all__ = [
 
 _PAIR_WORK = 2e5  # what a pair costs however few atoms it has, in units of n m (n + m)
 _BLOCK_WORK = 2e9  # work of a block: some half second on one core
-_ALONE_WORK = 2e9  # below this, starting workers costs more than it saves
+ALONE_WORK = 2e9  # below this, starting workers costs more than it saves
 _CHUNK = 200_000  # pairs looked at in one go while cutting a plan into blocks
 
 Progress = Callable[[int, int], None]  # (pairs done, pairs in all)
@@ -80,7 +81,7 @@ def start_workers(measures: Measures, pairs: Int64[np.ndarray, "k 2"], n_jobs: i
     """Have most workers running, where these pairs are work for some, so that what is timed next is mostly solving."""
     from joblib import effective_n_jobs  # imported late: half of wembed never solves
 
-    if _work(measures, pairs).sum() < _ALONE_WORK:
+    if _work(measures, pairs).sum() < ALONE_WORK:
         return
     for _ in in_workers(_import_solver, [()] * int(effective_n_jobs(n_jobs)), n_jobs):
         pass
@@ -135,7 +136,7 @@ def solve_blocks(
     def pairs_of(block: int) -> np.ndarray:
         return plan.take(int(boundaries[block]), int(boundaries[block + 1]))
 
-    if len(blocks) <= 2 and sum(float(_work(measures, pairs_of(b)).sum()) for b in blocks.tolist()) < _ALONE_WORK:
+    if len(blocks) <= 2 and sum(float(_work(measures, pairs_of(b)).sum()) for b in blocks.tolist()) < ALONE_WORK:
         n_jobs = 1
     yield from in_workers(_solve_block, ((measures, b, pairs_of(b), cost) for b in blocks.tolist()), n_jobs)
 

@@ -1,0 +1,68 @@
+"""Interpolations: what lies on the way from a measure to another."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from wembed.embedder import Embedder
+from wembed.errors import SettingError
+from wembed.geometry.decoded import Decoded, check_method, decoded_thin
+from wembed.measures import Measures
+from wembed.transport.between import ways
+from wembed.transport.parallel import Progress
+
+__all__ = ["check_times", "interpolate"]
+
+
+def interpolate(
+    embedder: Embedder, a: Measures, b: Measures, t: Any, *, method: str = "learned", progress: Progress | None = None
+) -> Decoded:
+    """Measures on the way from a[i] to b[i]: at t = 0 they are a[i], at t = 1 b[i].
+
+    Args:
+        embedder: with a decoder, unless the method is "exact".
+        a: measures.
+        b: as many.
+        t: a number of [0, 1], or several.
+        method: "learned", the same way between the vectors, decoded; "exact", the displacement interpolation along the
+            optimal coupling (McCann 1997); "polish", along the coupling that exact couplings of both ends with what the
+            middle of their vectors decodes to give, of at most 150 atoms there (`wembed.transport.between.ways`). The
+            last two give clouds, and are for euclidean W_2.
+        progress: called with the pairs done and the pairs in all; not for "learned".
+
+    Returns:
+        As many for each pair as t has numbers, pair after pair.
+
+    Raises:
+        SettingError: t outside [0, 1], collections of different lengths, an unknown method, one that is not for this
+            cost, or a model without a decoder.
+        MeasureError: as `Embedder.transform`.
+        SolverError: a coupling could not be certified.
+    """
+    check_method(embedder, method)
+    times = check_times(t)
+    if len(a) != len(b) or not len(a):
+        raise SettingError(f"there are {len(a)} measures to go from and {len(b)} to go to; give as many, one at least")
+    left, right = embedder.transform(a).astype(np.float64), embedder.transform(b).astype(np.float64)
+    if method == "learned":
+        way = (1 - times[:, None]) * left[:, None] + times[:, None] * right[:, None]
+        return Decoded.from_vectors(embedder, way.reshape(-1, left.shape[1]))
+    through = None
+    if method == "polish":
+        middles = [decoded_thin(embedder, middle) for middle in (left + right) / 2]
+        through = Measures.from_point_clouds([one.support for one in middles], [one.weights for one in middles])
+    found = ways(a, b, embedder.cost, through, embedder.n_jobs, progress)
+    return Decoded.of(embedder, Measures.concatenate([way.at(one) for way in found for one in times.tolist()]))
+
+
+def check_times(t: Any) -> Float64[np.ndarray, " k"]:
+    """Shares of a way.
+
+    Raises:
+        SettingError: they are not numbers of [0, 1].
+    """
+    times = np.atleast_1d(np.asarray(t, dtype=object)).ravel()
+    if not len(times) or not all(isinstance(one, (int, float, np.number)) and 0 <= one <= 1 for one in times):
+        raise SettingError(f"t={t!r}; give numbers of [0, 1]")
+    return times.astype(np.float64)
