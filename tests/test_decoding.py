@@ -8,7 +8,6 @@ import torch
 
 import wembed
 from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
-from wembed.learning.augmentation import on_pixels
 from wembed.learning.decoding import _averaged, _moved
 from wembed.learning.features import _averaged_quantiles
 
@@ -167,8 +166,8 @@ def test_masses_are_moved_to_the_mean_and_stay_masses(far: float) -> None:
 def test_pixels_share_an_atom_so_that_its_place_is_kept() -> None:
     rng = np.random.default_rng(0)
     cloud = Measures.from_point_clouds([rng.uniform(0, 7, (30, 2)), [[0.0, 7.0]], [[2.25, 3.5]]])
-    images = on_pixels(cloud, (8, 8))
+    images = cloud.on_pixels((8, 8))
     np.testing.assert_allclose(images.centroids(), cloud.centroids(), atol=1e-12)
     assert images.sizes[1:].tolist() == [1, 4]
-    border = on_pixels(Measures.from_point_clouds([[[-3.0, 9.0]]]), (8, 8))
+    border = Measures.from_point_clouds([[[-3.0, 9.0]]]).on_pixels((8, 8))
     assert border[0].support.tolist() == [[0.0, 7.0]]

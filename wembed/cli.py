@@ -69,6 +69,15 @@ Metric = Annotated[
 ]
 Order = Annotated[float, typer.Option(help="p of W_p.")]
 
+Picture = Annotated[Path, typer.Option(help="The picture, as .png, .svg or .pdf.")]
+Method = Annotated[
+    str, typer.Option(help="learned, from vectors alone; polish, made better by some exact couplings; or exact.")
+]
+Save = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Keep the measures in this folder, which wembed reads."),
+]
+
 
 def _jobs(value: int) -> int:
     from wembed.transport.parallel import check_jobs
@@ -291,8 +300,8 @@ def evaluate(
     from wembed.progress import bar
     from wembed.report import check_page, write_report
 
-    if picture is not None and (picture.suffix not in (".png", ".svg", ".pdf") or not picture.parent.is_dir()):
-        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf, in a folder that is there")
+    if picture is not None:
+        _drawable(picture)
     if html is not None:
         check_page(html)
     elif labels is not None:
@@ -401,6 +410,130 @@ def distance(
     writer.writerows(
         [i, *(f"{value:.6g}" for value in row)] for i, row in enumerate(zip(*columns.values(), strict=True))
     )
+
+
+@app.command()
+def decoder(
+    model: Model,
+    data: Data,
+    atoms: Annotated[int, typer.Option(help="Of a cloud that is made.")] = 128,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 4_000,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Teach a model the way back, from vectors to measures: barycenter, interpolate and geodesics take it.
+
+    An index keeps the model it was made with: make it again.
+    """
+    from wembed.saved import model_folder
+
+    embedder = _load(model)
+    embedder.n_jobs = jobs
+    embedder.fit_decoder(_read(data, support), atoms=atoms, steps=steps)
+    embedder.save(model_folder(model))
+    _say(
+        f"Next: wembed barycenter {model} DATA --out barycenter.png, or wembed interpolate {model} A B --out strip.png"
+    )
+
+
+@app.command()
+def barycenter(
+    model: Model,
+    data: Data,
+    out: Picture,
+    labels: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A barycenter for each of these labels, one a measure, as .npy or as a text file of lines."),
+    ] = None,
+    method: Method = "learned",
+    save: Save = None,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Draw the Wasserstein barycenter of measures, or of those of each label."""
+    from wembed.geometry import class_means
+    from wembed.pictures import draw_barycenters
+    from wembed.progress import bar
+
+    _drawable(out, save)
+    embedder, measures = _asked(model, jobs), _read(data, support)
+    owner = ["all"] * len(measures) if labels is None else _labels(labels, len(measures))
+    with bar(True, "barycenters", unit="barycenters") as show:
+        names, found = class_means(embedder, measures, owner, method=method, progress=show)
+    draw_barycenters(found.measures, names.tolist(), out, grid=measures.grid, cost=embedder.cost)
+    _kept(found.measures, save)
+    of = f"{len(measures):,} measures" if labels is None else f"each of {len(names)} labels"
+    _say(f"The barycenter of {of}, {method}, in {out}")
+
+
+@app.command()
+def interpolate(
+    model: Model,
+    a: Annotated[Path, typer.Argument(help="Measures, or a single one.")],
+    b: Annotated[Path, typer.Argument(help="Measures, or a single one.")],
+    out: Picture,
+    steps: Annotated[int, typer.Option(min=2, max=50, help="Measures on the way, both ends among them.")] = 9,
+    first: Annotated[int, typer.Option(min=0, help="Which one of A to go from, counted from 0.")] = 0,
+    last: Annotated[int, typer.Option(min=0, help="Which one of B to go to, counted from 0.")] = 0,
+    save: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Keep the learned measures in this folder, which wembed reads."),
+    ] = None,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Draw the way from a measure to another: mixed, learned and, under euclidean W_2, exact."""
+    import numpy as np
+
+    from wembed.geometry import interpolate as run
+    from wembed.measures import Measures
+    from wembed.pictures import draw_interpolations
+    from wembed.transport.parallel import exact_distances
+
+    _drawable(out, save)
+    embedder = _asked(model, jobs)
+    start, end = _one_of(a, first, support, "--first"), _one_of(b, last, support, "--last")
+    times = np.linspace(0, 1, steps)
+    learned = run(embedder, start, end, times).measures
+    mixed = "mean of pixels" if start.grid is not None else "mixture"
+    rows = [(mixed, start.mixed(end, times)), ("learned", learned)]
+    if embedder.cost.splits_translation:
+        rows.append(("exact", run(embedder, start, end, times, method="exact").measures))
+    draw_interpolations(rows, times.tolist(), out, grid=start.grid, cost=embedder.cost)
+    _kept(learned, save)
+    predicted = float(embedder.distance(start, end)[0])
+    exact = float(exact_distances(Measures.concatenate([start, end]), [(0, 1)], embedder.cost, jobs)[0])
+    _say(f"{steps} measures on the way in {out}; it is {exact:.4g} long, predicted {predicted:.4g}")
+
+
+@app.command()
+def geodesics(
+    model: Model,
+    data: Data,
+    out: Picture,
+    components: Annotated[int, typer.Option(help="How many of them.")] = 3,
+    method: Method = "learned",
+    save: Save = None,
+    jobs: Jobs = -1,
+    support: Support = None,
+) -> None:
+    """Draw a walk along each principal geodesic of measures, and print the variance it explains as CSV."""
+    from wembed.geometry import geodesic_pca
+    from wembed.measures import Measures
+    from wembed.pictures import draw_geodesics
+    from wembed.progress import bar
+
+    _drawable(out, save)
+    embedder, measures = _asked(model, jobs), _read(data, support)
+    with bar(True, "couplings", unit="pairs") as show:
+        found = geodesic_pca(embedder, measures, components, method=method, progress=show)
+    draw_geodesics(found, out, grid=measures.grid, cost=embedder.cost)
+    _kept(Measures.concatenate([walk.measures for walk in found.walks]), save)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["component", "standard_deviation", "explained"])
+    pairs = zip(found.deviations.tolist(), found.explained.tolist(), strict=True)
+    writer.writerows([number, f"{own:.6g}", f"{share:.6g}"] for number, (own, share) in enumerate(pairs, 1))
+    _say(f"{components} principal geodesics of {len(measures):,} measures, {method}, in {out}")
 
 
 @app.command()
@@ -648,6 +781,28 @@ def _read(data: Path, support: Path | None) -> "Measures":
     return read(data, support)
 
 
+def _one_of(data: Path, number: int, support: Path | None, option: str) -> "Measures":
+    """One measure of a file."""
+    measures = _read(data, support)
+    if number >= len(measures):
+        raise SettingError(f"{option} {number}: {data} holds {len(measures)} measures, counted from 0")
+    return measures[[number]]
+
+
+def _drawable(picture: Path, folder: Path | None = None) -> None:
+    """Refuse what could not be written, before work is done for it."""
+    if picture.suffix not in (".png", ".svg", ".pdf") or not picture.parent.is_dir():
+        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf, in a folder that is there")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise SettingError(f"{folder} is a file; measures are kept in a folder")
+
+
+def _kept(measures: "Measures", folder: Path | None) -> None:
+    if folder is not None:
+        measures.save(folder)
+        _say(f"{len(measures):,} measures in {folder}")
+
+
 def _lines(file: Path, what: str) -> Any:
     """An array (n,), or the lines of a text file."""
     import numpy as np
@@ -722,6 +877,12 @@ def _load(model: Path) -> "Embedder":
 
     embedder = load(model)
     embedder.verbose = True
+    return embedder
+
+
+def _asked(model: Path, jobs: int) -> "Embedder":
+    embedder = _load(model)
+    embedder.n_jobs = jobs
     return embedder
 
 

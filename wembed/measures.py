@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -266,6 +267,52 @@ class Measures:
                 "of the common support"
             )
         return Measures(self.offsets, support, self.weights, place.astype(np.int32), grid)
+
+    def mixed(self, other: "Measures", shares: Float64[np.ndarray, " k"]) -> "Measures":
+        """Mixtures (1 - share) self[i] + share other[i]: one for each share, pair after pair.
+
+        Raises:
+            MeasureError: as many measures, of one kind, are not in both; or a share outside [0, 1].
+        """
+        if len(self) != len(other) or not ((shares >= 0) & (shares <= 1)).all():
+            raise MeasureError(f"{len(self)} and {len(other)} measures, in shares {shares.tolist()}, do not mix")
+        if self.atoms is not None and other.atoms is not None and np.array_equal(self.support, other.support):
+            dense = np.stack([self.histograms(), other.histograms()], axis=1)
+            masses = (np.stack([1 - shares, shares], axis=1) @ dense).reshape(-1, len(self.support))
+            if self.grid is not None:
+                return Measures.from_images(masses.reshape(-1, *self.grid))
+            return Measures.from_histograms(masses, self.support)
+        points, mass = [], []
+        for i in range(len(self)):
+            a, b = self[i], other[i]
+            for share in shares.tolist():
+                points.append(np.concatenate([a.support, b.support]))
+                mass.append(np.concatenate([(1 - share) * a.weights, share * b.weights]))
+        return Measures.from_point_clouds(points, mass)
+
+    def on_pixels(self, grid: tuple[int, ...]) -> "Measures":
+        """As images of so many pixels: the mass of each atom is shared by those around it, so that centroids stay.
+
+        Atoms beyond the frame come to its border. What lies between pixels is blurred, by half a pixel and more.
+
+        Raises:
+            MeasureError: measures of another dimension than the grid.
+        """
+        if self.grid == tuple(grid):
+            return self
+        if self.dim != len(grid):
+            raise MeasureError(f"these measures have dimension {self.dim}, and the grid {len(grid)} axes")
+        last = np.array(grid) - 1
+        points = np.clip(self.points(), 0, last)
+        corner = np.minimum(points.astype(np.int64), np.maximum(last - 1, 0))
+        within, owner = points - corner, np.repeat(np.arange(len(self)), self.sizes)
+        images = np.zeros((len(self), math.prod(grid)))
+        for offset in itertools.product((0, 1), repeat=len(grid)):
+            share = np.where(offset, within, 1 - within).prod(axis=1)
+            place = np.ravel_multi_index(tuple(np.minimum(corner + offset, last).T), grid)
+            flat = np.bincount(owner * images.shape[1] + place, self.weights * share, minlength=images.size)
+            images += flat.reshape(images.shape)
+        return Measures.from_images(images.reshape(-1, *grid))
 
     def histograms(self) -> Float64[np.ndarray, "n points"]:
         """The weights laid out over the common support, zeros included.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-__all__ = ["Portraits", "draw_pairs", "draw_ranking"]
+__all__ = ["Portraits", "draw_pairs", "draw_ranking", "draw_rows"]
 
 _PIXELS = 64  # of the longer side of an image; larger ones are summed up in blocks
 _ATOMS = 2_000  # drawn of one measure
@@ -187,6 +187,33 @@ def draw_ranking(
             axes.spines[:].set(color=BLUE if agreed else ORANGE, lw=0.8 if agreed else 2, ls="-" if agreed else "--")
         for axes in row[len(ids) + 1 :]:
             axes.axis("off")
+    return figure
+
+
+def draw_rows(
+    portraits: Portraits, rows: Sequence[tuple[str, Sequence[int]]], titles: Sequence[str]
+) -> "matplotlib.figure.Figure":
+    """Measures in rows, all seen in one frame.
+
+    Args:
+        portraits: draws the measures.
+        rows: for each its name, and the places of its measures.
+        titles: over each column.
+    """
+    frame = portraits.frame([place for _, places in rows for place in places])
+    widest = max(len(places) for _, places in rows)
+    figure = new_figure(0.9 * widest + 0.5, 0.95 * len(rows) + 0.25)
+    for number, (line, (name, places)) in enumerate(
+        zip(figure.subplots(len(rows), widest, squeeze=False), rows, strict=True)
+    ):
+        for axes, place in zip(line, places, strict=False):
+            portraits.draw(axes, place, frame)
+        for axes in line[len(places) :]:
+            axes.axis("off")
+        line[0].set_ylabel(name, fontsize=8, parse_math=False)
+        if number == 0:
+            for axes, title in zip(line, titles, strict=True):
+                axes.set_title(title, fontsize=8, parse_math=False)
     return figure
 
 

@@ -1,12 +1,10 @@
 """New measures made of known ones, where something exact is cheap to have of each."""
 
-import itertools
-
 import numpy as np
 
 from wembed.measures import Measures
 
-__all__ = ["distorted", "on_pixels"]
+__all__ = ["distorted"]
 
 _STRETCH = 0.12  # standard deviation of the entries of the linear map beside the identity, in the plane
 _WAVES = 3
@@ -38,24 +36,6 @@ def distorted(measures: Measures, count: int, seed: int = 0, strength: float = 1
         own = slice(int(drawn.offsets[start]), int(drawn.offsets[min(start + block, count)]))
         points[own] = _bent(points[own], sizes[start : start + block], spread, strength, rng)
     return Measures.from_flat(points + centroids, drawn.weights, sizes)
-
-
-def on_pixels(clouds: Measures, grid: tuple[int, ...]) -> Measures:
-    """Clouds as images: the mass of each atom is shared by the pixels around it, so that centroids stay.
-
-    Atoms beyond the frame come to its border.
-    """
-    last = np.array(grid) - 1
-    points = np.clip(clouds.points(), 0, last)
-    corner = np.minimum(points.astype(np.int64), np.maximum(last - 1, 0))
-    within, owner = points - corner, np.repeat(np.arange(len(clouds)), clouds.sizes)
-    images = np.zeros((len(clouds), int(np.prod(grid))))
-    for offset in itertools.product((0, 1), repeat=len(grid)):
-        share = np.where(offset, within, 1 - within).prod(axis=1)
-        place = np.ravel_multi_index(tuple(np.minimum(corner + offset, last).T), grid)
-        flat = np.bincount(owner * images.shape[1] + place, clouds.weights * share, minlength=images.size)
-        images += flat.reshape(images.shape)
-    return Measures.from_images(images.reshape(-1, *grid))
 
 
 def _bent(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import nn
 
 from wembed.errors import SettingError
-from wembed.learning.augmentation import distorted, on_pixels
+from wembed.learning.augmentation import distorted
 from wembed.learning.decoders import CloudDecoder, HistogramDecoder, ImageDecoder
 from wembed.learning.features import SlicedQuantiles, directions_for
 from wembed.measures import Measures
@@ -325,7 +325,7 @@ def learned_decoding(
         own_vectors = vectors[0][np.sort(known)].astype(np.float64)
         chosen = _mixtures(own_vectors, count, seed)
         between = mixed(measures[np.sort(known)], chosen, cost, settings.n_jobs, shown("mixtures"))
-        parts.append(between if measures.grid is None else on_pixels(between, measures.grid))
+        parts.append(between if measures.grid is None else between.on_pixels(measures.grid))
         vectors.append(np.stack([shares @ own_vectors[rows] for rows, shares in chosen]).astype(np.float32))
     everything = Measures.concatenate([part for part in parts if len(part)])
     with torch.random.fork_rng(devices=[]):
@@ -347,7 +347,7 @@ def _copies(measures: Measures, seed: int) -> Measures:
     if _suited(measures) == HistogramDecoding.kind:
         return measures[:0]
     some = distorted(measures, min(_COPIES * len(measures), _MOST_COPIES), seed, _STRENGTH)
-    return some if measures.grid is None else on_pixels(some, measures.grid)
+    return some if measures.grid is None else some.on_pixels(measures.grid)
 
 
 def _mixtures(vectors: Float[np.ndarray, "n dim"], count: int, seed: int) -> list[Mixture]:
