@@ -47,3 +47,17 @@ def test_paired_distances_are_the_diagonal() -> None:
 def test_nothing_against_something_is_an_empty_matrix() -> None:
     assert distances_between(vectors(0), vectors(3)).shape == (0, 3)
     assert distances_between(vectors(3), vectors(0)).shape == (3, 0)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e9, 1e15, 1e30, -3e33])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("count", [2, 3, 40, 3_000])
+def test_a_far_vector_takes_no_digits_from_the_others(far: float, offset: float, count: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = ((offset + rng.normal(size=(n, 16))).astype(np.float32) for n in (5, count))
+    y[1] *= np.float32(far)
+    expected = np.sqrt(np.square(x[:, None].astype(np.float64) - y[None]).sum(axis=2))
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(distances_between(x, y), expected, rtol=2e-4)
+        np.testing.assert_allclose(distances_between(y, x), expected.T, rtol=2e-4)
+        np.testing.assert_allclose(paired_distances(np.repeat(x[:1], count, axis=0), y), expected[0], rtol=2e-4)

@@ -48,7 +48,7 @@ def test_maps_do_not_depend_on_the_number_of_workers(
 ) -> None:
     alone = transport_maps(measures, reference)
     monkeypatch.setattr(parallel, "_BLOCK_WORK", 6e5)
-    monkeypatch.setattr(parallel, "_ALONE_WORK", 0)
+    monkeypatch.setattr(parallel, "ALONE_WORK", 0)
     seen: list[tuple[int, int]] = []
     np.testing.assert_array_equal(
         transport_maps(measures, reference, n_jobs=2, progress=lambda *at: seen.append(at)), alone

@@ -33,7 +33,7 @@ def measures():
 def small_blocks(monkeypatch):
     """Blocks of a few pairs, each sent to a worker."""
     monkeypatch.setattr(parallel, "_BLOCK_WORK", 2e6)
-    monkeypatch.setattr(parallel, "_ALONE_WORK", 0)
+    monkeypatch.setattr(parallel, "ALONE_WORK", 0)
 
 
 def every_pair(measures):
@@ -218,7 +218,7 @@ from wembed.transport import parallel
 def loaded():
     return os.getpid(), "torch" in sys.modules, "ot" in sys.modules, "wembed.transport.exact" in sys.modules
 
-parallel._BLOCK_WORK, parallel._ALONE_WORK = 1e6, 0
+parallel._BLOCK_WORK, parallel.ALONE_WORK = 1e6, 0
 measures = Measures.from_images(np.random.default_rng(0).random((20, 4, 4)))
 pairs = np.stack(np.triu_indices(20, 1), axis=1)
 before = exact_distances(measures, pairs, n_jobs=2)

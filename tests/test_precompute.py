@@ -50,7 +50,7 @@ def no_waiting_for_the_disk(monkeypatch):
 def small_blocks(monkeypatch):
     """Blocks of some 45 pairs, each sent to a worker: all pairs of the measures are 18 of them."""
     monkeypatch.setattr(parallel, "_BLOCK_WORK", 9e6)
-    monkeypatch.setattr(parallel, "_ALONE_WORK", 0)
+    monkeypatch.setattr(parallel, "ALONE_WORK", 0)
 
 
 def content(path: Path) -> tuple[list, list]:
@@ -274,7 +274,7 @@ import os, sys, time
 import numpy as np
 from wembed import Measures, precompute
 from wembed.transport import parallel
-parallel._BLOCK_WORK, parallel._ALONE_WORK = 9e6, 0
+parallel._BLOCK_WORK, parallel.ALONE_WORK = 9e6, 0
 measures = Measures.load(sys.argv[1])
 precompute(measures, sys.argv[2], "all", n_jobs=2, progress=lambda done, total: time.sleep(0.1))
 """

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,9 @@ def folder(kept: Path, tmp_path: Path) -> Path:
 def serve(folder: Path) -> Iterator[Serve]:
     begun: list[TestClient] = []
 
-    def start(keys: Any = None, **settings: Any) -> TestClient:
+    def start(keys: Any = None, hosts: Any = None, **settings: Any) -> TestClient:
         service = Service(Collection(folder), n_jobs=1, **settings)
-        client = TestClient(create_app(service, keys), raise_server_exceptions=False)
+        client = TestClient(create_app(service, keys, hosts), raise_server_exceptions=False)
         begun.append(client.__enter__())
         return begun[-1]
 
@@ -464,12 +466,12 @@ def test_what_was_confirmed_is_there_after_a_crash(folder: Path, unseen: Measure
 
 def test_a_long_journal_is_taken_into_the_index(folder: Path, unseen: Measures, model: Embedder) -> None:
     vectors = model.encode(unseen)
-    with Collection(folder, most_journal=50_000) as collection:
+    with Collection(folder, most_journal=22_000) as collection:
         sizes = []
         for i in range(10):
             collection.add(unseen[i : i + 1], vectors[i : i + 1])
             sizes.append((folder / "journal").stat().st_size if (folder / "journal").exists() else 0)
-        assert max(sizes) <= 50_000
+        assert max(sizes) <= 22_000
         assert 0 in sizes
     assert len(Index.load(folder)) == 70
 
@@ -566,7 +568,7 @@ def test_the_client_has_the_verbs_of_the_embedder(url: str, model: Embedder, uns
         np.testing.assert_allclose(client[60].measure.weights, a[0].weights)
         client.remove([60, 61])
         assert client.info()["measures"] == 62
-        with pytest.raises(SettingError, match="no measure with the id '60'"):
+        with pytest.raises(SettingError, match="no measure with the id 60"):
             client[60]
         with pytest.raises(SettingError, match="give as many"):
             client.distance(a, b[:2])
@@ -598,7 +600,7 @@ def test_the_client_asks_for_many_in_parts(
         assert client.transform(unseen[:0]).shape == (0, model.dim_)
         ids = client.add(Measures.concatenate([unseen[:1]] * 9), ids=range(10**14, 10**14 + 9))
         many = [*range(59), *ids.tolist()] * 90  # more than a URL has room for
-        assert client.query(unseen[:1], 9, among=many).ids[0].tolist() == ids.tolist()
+        assert {*ids.tolist()} <= {*client.query(unseen[:1], 10, among=many).ids[0].tolist()}  # and one that is alike
         client.remove(many)
         assert client.info()["measures"] == 1
 
@@ -704,8 +706,8 @@ def test_what_the_docs_say_of_it_runs(url: str) -> None:
     assert all(f"| `{name}` | {most:,} |" in page for name, most in limits.items())
 
 
-def started(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    program = [sys.executable, "-m", "wembed", "serve", str(folder), "--port", str(port), "--jobs", "1"]
+def started(folder: Path, port: int, *options: str) -> "subprocess.Popen[bytes]":
+    program = [sys.executable, "-m", "wembed", "serve", str(folder), "--port", str(port), "--jobs", "1", *options]
     process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
     for _ in range(600):
         try:
@@ -757,3 +759,176 @@ def test_wrong_options_are_told_before_anything_is_served(folder: Path, argument
         given = [argument.replace("TAKEN", str(taken.getsockname()[1])) for argument in arguments]
         with pytest.raises(wembed.WembedError, match=said):
             command_line(["serve", str(folder), *given], standalone_mode=False)
+
+
+def test_a_full_disk_spoils_nothing_that_comes_later(folder: Path, unseen: Measures, model: Embedder) -> None:
+    """A write that stops halfway leaves no part behind, not even when files are closed."""
+    vectors, write, room = model.encode(unseen), os.write, [700]
+
+    def short(handle: int, part: Any) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        done = write(handle, bytes(part[: room[0]]))
+        room[0] -= done
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wembed.serve.journal.os.write", short)
+        collection = Collection(folder)
+        with pytest.raises(OSError, match="No space"):
+            collection.add(unseen[:1], vectors[:1], [400])
+        room[0] = 10**9
+        collection.add(unseen[:2], vectors[:2], [401, 402])
+        room[0] = 700
+        with pytest.raises(OSError, match="No space"):
+            collection.add(unseen[2:3], vectors[2:3], [403])
+        room[0] = 10**9
+        collection.remove([401])
+    collection.index.release()
+    with Collection(crashed(folder)) as again:
+        assert again.replayed == 2
+        assert [one in again.index for one in (400, 401, 402, 403)] == [False, False, True, False]
+
+
+def test_a_support_is_in_the_journal_once(folder: Path, unseen: Measures, model: Embedder) -> None:
+    vectors = model.encode(unseen)
+    collection = Collection(folder)
+    sizes = []
+    for i in range(3):
+        collection.add(unseen[i : i + 1], vectors[i : i + 1], [100 + i])
+        sizes.append((folder / "journal").stat().st_size)
+    assert sizes[2] - sizes[1] < sizes[0] / 3
+    expected = [collection.index[100 + i].measure for i in range(3)]
+    collection.index.release()
+    with Collection(crashed(folder)) as again:
+        for i, one in enumerate(expected):
+            np.testing.assert_array_equal(again.index[100 + i].measure.support, one.support)
+        assert again.index.grid == (28, 28)
+
+
+@pytest.mark.parametrize("bad", ["true", '"7"', "null", "[1]", "{}"])
+def test_a_number_is_a_number(client: TestClient, bad: str) -> None:
+    body = f'{{"measures": [{{"image": [[1, {bad}], [2, 3]]}}]}}'
+    refused = client.post("/v1/embed", content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 422
+    assert "measures.0.image.0.1: Input should be a valid" in refused.json()["error"]["message"]
+
+
+def test_many_wrong_things_are_refused_as_soon_as_one(client: TestClient) -> None:
+    """Strings are never laid out in an array as wide as the longest, and the first problem is told."""
+    long = json.dumps(["x" * 100_000, *["y"] * 50_000])
+    body = f'{{"measures": [{{"points": [[0, 1]], "weights": {long}}}]}}'
+    began = time.perf_counter()
+    refused = client.post("/v1/embed", content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["message"].count("Input should be") == 1
+    assert time.perf_counter() - began < 1
+
+
+def test_what_is_asked_for_by_id_counts_before_it_is_fetched(serve: Serve, unseen: Measures) -> None:
+    atoms = int(unseen[:1].sizes[0])
+    client = serve(limits=Limits(atoms=20 * atoms))
+    client.post("/v1/measures", json={"measures": listed(unseen[:1]), "ids": [99]}).raise_for_status()
+    body = {"measures": [{"id": 99}] * 21}
+    assert client.post("/v1/embed", json=body).json()["error"]["limit"] == "atoms"
+    assert client.post("/v1/embed", json={"measures": [{"id": 99}] * 20}).status_code == 200
+    lists = {"measures": [{"points": [[]] * (20 * atoms)}]}
+    assert client.post("/v1/embed", json=lists).json()["error"]["limit"] == "atoms"
+
+
+def test_solves_are_counted_whatever_asks_for_them(serve: Serve, folder: Path, unseen: Measures) -> None:
+    largest = int(Index.load(folder).measures.sizes.max())
+    client = serve(limits=Limits(solves=10))
+    many = {"measures": listed(unseen[:5]), "k": 3, "recall": 0.9}
+    refused = client.post("/v1/neighbors", json=many)
+    assert (refused.status_code, refused.json()["error"]["limit"]) == (422, "solves")
+    for limits in (Limits(solved_atoms=largest - 1), Limits(work=1_000)):
+        client.__exit__(None, None, None)
+        client = serve(limits=limits)
+        small = {"measures": [{"points": [[3.0, 3.0], [9.0, 4.0]]}], "k": 1, "rerank": 60}
+        name = client.post("/v1/neighbors", json=small).json()["error"]["limit"]
+        assert name == ("work" if limits.work == 1_000 else "solved_atoms")
+
+
+def test_ids_that_are_no_ids_are_not_there(client: TestClient, unseen: Measures) -> None:
+    for wanted in ("9" * 5_000, "-" + "9" * 30, "1_0", "٣"):
+        assert client.get(f"/v1/measures/{wanted}").status_code == 404
+        assert client.get("/v1/measures", params={"id": wanted}).status_code == 422
+        assert client.request("DELETE", "/v1/measures", params={"id": wanted}).status_code == 422
+    last = 2**63 - 1
+    added = client.post("/v1/measures", json={"measures": listed(unseen[:2]), "ids": [last, -3]})
+    assert added.json() == {"ids": [last, -3]}
+    assert client.get("/v1/measures/-3").json()["id"] == -3
+    assert client.post("/v1/measures", json={"measures": listed(unseen[2:4])}).json() == {"ids": [60, 61]}
+    assert client.delete("/v1/measures?id=60&id=060&id=-3").json() == {"removed": 2}
+    both = client.request("DELETE", "/v1/measures?id=61", json={"ids": [61]})
+    assert both.status_code == 422
+
+
+def test_a_payload_is_given_back_whatever_it_is(client: TestClient, unseen: Measures) -> None:
+    payload = {"n": 2**70, "s": "\u2028", "f": 0.1}
+    client.post("/v1/measures", json={"measures": listed(unseen[:1]), "payloads": [payload]}).raise_for_status()
+    assert client.get("/v1/measures/60").json()["payload"] == payload
+
+
+def test_only_its_own_names_are_asked_for(serve: Serve) -> None:
+    client = serve(hosts=frozenset({"localhost", "127.0.0.1"}))
+    assert client.get("/v1/info", headers={"host": "LocalHost:8000"}).status_code == 200
+    assert client.get("/healthz", headers={"host": "any"}).status_code == 200
+    own = {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"}
+    assert client.get("/v1/info", headers=own).status_code == 200
+    for wrong in ({"host": "evil.example"}, {**own, "origin": "https://evil.example"}, {**own, "origin": "null"}):
+        assert client.delete("/v1/measures?id=7", headers=wrong).status_code == 403
+    assert client.get("/v1/measures/7", headers=own).status_code == 200
+
+
+def test_a_body_that_does_not_come_holds_up_nobody(folder: Path) -> None:
+    port = free_port()
+    process = started(folder, port, "--limit", "upload=2", "--limit", "queue=2")
+    begun = b"POST /v1/embed HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"
+    with ExitStack() as open_ones:
+        open_ones.callback(process.kill)
+        stalled = [open_ones.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
+        *first, late = stalled
+        for one in first:
+            one.sendall(begun)
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/info").status_code == 200
+        for one in first:
+            with one.makefile("rb") as answer:
+                assert answer.readline().startswith(b"HTTP/1.1 408")
+        late.sendall(begun)
+        time.sleep(0.2)
+        process.terminate()
+        assert process.wait(15) is not None
+
+
+def test_an_error_of_ours_has_the_id_of_the_request(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> Any:
+        raise ValueError("secret")
+
+    monkeypatch.setattr("wembed.serve.service.Service.info", broken)
+    answer = client.get("/v1/info", headers={"x-request-id": "abc"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "abc")
+    assert answer.json()["error"]["request_id"] == "abc"
+    assert "secret" not in answer.text
+    monkeypatch.undo()
+    assert client.head("/healthz").status_code == client.head("/").status_code == 200
+    wished = {"accept": "application/x-npy, application/json"}
+    body = {"measures": [{"id": 1}], "k": 1}
+    assert client.post("/v1/neighbors", json=body, headers=wished).json()["ids"] == [[1]]
+
+
+def test_the_client_says_what_it_cannot_ask(url: str, unseen: Measures) -> None:
+    for wrong in ("http://[::1", "ftp://a", "http://a:b"):
+        with pytest.raises(SettingError, match="give one such as"):
+            wembed.Client(wrong)
+    with pytest.raises(SettingError, match="the key has characters"):
+        wembed.Client(url, "schlüssel")
+    with wembed.Client(url) as client:
+        with pytest.raises(SettingError, match="no form as a request"):
+            client.add(unseen[:1], payloads=[{1, 2}])
+        client.remove([])
+        assert client.add(unseen[:0]).tolist() == []
+        (named,) = client.add(unseen[:1], labels=[7])
+        assert client[named].label == "7"
+        client.remove([named])

@@ -37,7 +37,7 @@ class Client:
         retries: how often to ask again, a little later each time, where the service has too much to do.
 
     Raises:
-        SettingError: no URL.
+        SettingError: no URL, or no key.
 
     Every verb raises errors of the kinds that it would raise here, and `ServiceError` where the service refuses, as it
     does more than one of its limits, or is not there.
@@ -55,10 +55,16 @@ class Client:
             import httpx
         except ModuleNotFoundError as error:
             raise SettingError("a client takes httpx, which `pip install 'wembed[client]'` brings") from error
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise SettingError("the key has characters that no key has; give what `wembed key` printed")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries = retries
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
-        if self._http.base_url.scheme not in ("http", "https"):
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+            known = self._http.base_url.scheme in ("http", "https")
+        except (httpx.InvalidURL, UnicodeError, TypeError):
+            known = False
+        if not known:
             raise SettingError(f"url={url!r}; give one such as http://127.0.0.1:8000")
 
     def __enter__(self) -> "Client":
@@ -150,19 +156,22 @@ class Client:
         They are on the service's disk when this returns. It is asked once, and not again where no answer comes: with
         ids of your own you may ask again, and are told where they are there already.
         """
+        named = None if labels is None else [None if one is None else str(one) for one in _plain(labels)]
         body = {"measures": [_listed(measures, i) for i in range(len(measures))], "update": update}
-        body |= _given(ids=_plain(ids), labels=_plain(labels), payloads=payloads)
+        body |= _given(ids=_plain(ids), labels=named, payloads=payloads)
+        if not len(measures):
+            return np.empty(0, dtype=np.int64)
         return np.array(self._asked("POST", "/v1/measures", json=body).json()["ids"])
 
     def remove(self, ids: Iterable[Id]) -> None:
         """Forget measures."""
-        self._asked("DELETE", "/v1/measures", json={"ids": _plain(list(ids))})
+        gone = _plain(list(ids))
+        if gone:
+            self._asked("DELETE", "/v1/measures", json={"ids": gone})
 
     def __getitem__(self, wanted: Id) -> Entry:
         """What the index holds of one measure."""
-        from urllib.parse import quote
-
-        found = self._asked("GET", f"/v1/measures/{quote(str(wanted), safe='')}").json()
+        (found,) = self._asked("GET", "/v1/measures", params={"id": str(wanted)}).json()["measures"]
         measure = Measure(np.array(found["points"], dtype=np.float64), np.array(found["weights"]))
         vector = np.array(found["vector"], dtype=np.float32)
         return Entry(found["id"], measure, vector, found["label"], found["payload"])
@@ -194,11 +203,13 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 found = self._http.request(verb, path, **what)
+            except (TypeError, ValueError) as error:  # such as a payload that JSON has no form for
+                raise SettingError(f"what is asked has no form as a request: {error}") from error
             except httpx.HTTPError as error:
                 raise ServiceError(f"{self._http.base_url} did not answer: {error or type(error).__name__}") from error
             if found.status_code not in _AGAIN or attempt == self._retries:
                 break
-            time.sleep(float(found.headers.get("retry-after", 1)) * 2**attempt / 4)
+            time.sleep(_seconds(found.headers.get("retry-after", "1")) * 2**attempt / 4)
         if found.is_success:
             return found
         try:
@@ -208,6 +219,11 @@ class Client:
             kind, message = ServiceError, f"{self._http.base_url} answered {found.status_code} {found.reason_phrase}"
         ours = isinstance(kind, type) and issubclass(kind, errors.WembedError)
         raise kind(message) if ours else ServiceError(message)
+
+
+def _seconds(after: str) -> float:
+    """Of a header Retry-After, which may have a date in place of them."""
+    return float(after) if after.isdecimal() and len(after) < 3 else 1.0
 
 
 def _given(**options: Any) -> dict[str, Any]:

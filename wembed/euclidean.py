@@ -1,21 +1,23 @@
 """Euclidean distances between blocks of vectors, at the speed of a matrix product."""
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 __all__ = ["distances_between", "distances_of_pairs", "paired_distances"]
 
 _TILE = (1024, 512)  # distances that stay in the cache between the product and the root
 _ROWS = 1024  # pairs of vectors looked at in one go
 _PAIRS = 1 << 14  # distances taken again from the differences in one go
+_SQUARED = 1e15  # numbers up to which float32 has their squares, and sums of these
+_LOOKED_AT = 16  # rows on each side that say where most are
+_FAR = 1e3  # times as far from there as half of them
 _CANCELLED = 1e-3  # squared distances below this share of the squared norms have lost digits in the product
 
 
 def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, " n"]:
     """Distance of each row of x to the same row of y."""
-    unit = _unit(x, y)
-    if unit != 1:
-        return paired_distances(x / unit, y / unit) * unit
+    if _unit(x, y) != 1:
+        return _by_differences(x, y)
     squared = np.empty(len(x), dtype=np.float32)
     for start in range(0, len(x), _ROWS):
         difference = x[start : start + _ROWS] - y[start : start + _ROWS]
@@ -44,15 +46,33 @@ def distances_between(
     """Distance of each row of x to each row of y, a tile at a time.
 
     |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is one matrix product of vectors lengthened by two; the few entries in which it
-    cancels are taken again from the differences, so that a distance near 0 is as precise as any.
+    cancels are taken again from the differences, so that a distance near 0 is as precise as any. Rows far from all
+    others are looked at by themselves: the others would lose their digits to them.
     """
     distances = np.empty((len(x), len(y)), dtype=np.float32) if out is None else out
+    far_x, far_y = _far(x, y)
+    if not (far_x.any() or far_y.any()):
+        return _between(x, y, distances)
+    near_x, near_y = np.flatnonzero(~far_x), np.flatnonzero(~far_y)
+    near = np.empty((len(near_x), len(near_y)), dtype=np.float32)
+    distances[np.ix_(near_x, near_y)] = _between(x[near_x], y[near_y], near)
+    for i in np.flatnonzero(far_x):
+        distances[i] = _by_differences(x[i : i + 1], y)
+    for j in np.flatnonzero(far_y):
+        distances[:, j] = _by_differences(x, y[j : j + 1])
+    return distances
+
+
+def _between(
+    x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "m dim"], distances: Float32[np.ndarray, "n m"]
+) -> Float32[np.ndarray, "n m"]:
     unit = _unit(x, y)
     if unit != 1:
-        distances_between(x / unit, y / unit, distances)
+        _between(x / unit, y / unit, distances)
         distances *= unit
         return distances
     origin = y.mean(axis=0) if len(y) else np.zeros(x.shape[1], dtype=np.float32)
+    given_x, given_y = x, y
     x, y = x - origin, y - origin
     x_norms, y_norms = np.einsum("nd,nd->n", x, x), np.einsum("nd,nd->n", y, y)
     ones = np.ones((max(len(x), len(y)), 1), dtype=np.float32)
@@ -70,13 +90,45 @@ def distances_between(
             row = suspect[row]
             for start in range(0, len(row), _PAIRS):
                 i, j = row[start : start + _PAIRS], column[start : start + _PAIRS]
-                difference = x[top + i] - y[first + j]
+                difference = given_x[top + i] - given_y[first + j]
                 squared[i, j] = np.einsum("nd,nd->n", difference, difference)
             np.sqrt(squared, out=distances[top : top + len(rows), first : first + len(columns)])
     return distances
 
 
+def _by_differences(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "m dim"]) -> Float32[np.ndarray, " k"]:
+    """Distances of rows of x and of y, one of which may be a single one, in double precision."""
+    count = max(len(x), len(y))
+    distances = np.empty(count, dtype=np.float32)
+    for start in range(0, count, _ROWS):
+        one, other = (v if len(v) == 1 else v[start : start + _ROWS] for v in (x, y))
+        difference = one.astype(np.float64) - other
+        with np.errstate(over="ignore"):  # what float32 has no number for is infinite
+            distances[start : start + _ROWS] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+    return distances
+
+
+def _far(x: np.ndarray, y: np.ndarray) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " m"]]:
+    """Which few rows are so far from the middle of some that the others would be lost beside them."""
+    nowhere = np.zeros(len(x), dtype=bool), np.zeros(len(y), dtype=bool)
+    if not len(x) or not len(y):
+        return nowhere
+    some = np.concatenate([v[:: -(-len(v) // _LOOKED_AT)] for v in (y, x)])
+    middle = np.partition(some, len(some) // 2, axis=0)[len(some) // 2]
+    usual = np.sort(np.abs(some - middle).max(axis=1))[len(some) // 2]
+    reach = _FAR * float(usual)
+    if usual == 0 or not np.isfinite(usual) or _largest(x, y) + float(np.abs(middle).max()) <= reach:
+        return nowhere
+    far_x, far_y = (np.abs(v - middle).max(axis=1) > reach for v in (x, y))
+    few = far_x.sum() + far_y.sum() <= max(len(x), len(y)) / 8
+    return (far_x, far_y) if few or _largest(x, y) > _SQUARED else nowhere
+
+
+def _largest(x: np.ndarray, y: np.ndarray) -> float:
+    return max(abs(float(end)) for v in (x, y) for end in (v.min(initial=0.0), v.max(initial=0.0)))
+
+
 def _unit(x: np.ndarray, y: np.ndarray) -> np.float32:
     """What to divide by before squaring: 1, but for vectors whose squares float32 cannot hold."""
-    largest = max(abs(float(end)) for v in (x, y) for end in (v.min(initial=0.0), v.max(initial=0.0)))
-    return np.float32(1 if largest == 0 or 1e-12 < largest < 1e15 else largest)
+    largest = _largest(x, y)
+    return np.float32(1 if largest == 0 or 1e-12 < largest < _SQUARED else largest)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -40,6 +40,8 @@ _ASKING = 64  # queries whose candidates are solved together
 _BOUNDED = 2_000_000  # bounds that are in memory at once
 _CANDIDATES = 500  # by predicted distance, among which the nearest are looked for
 _STEP = 4  # candidates that are solved between two looks at those left
+
+Spending = Callable[[np.ndarray, np.ndarray], None]
 
 
 class Index:
@@ -125,6 +127,15 @@ class Index:
         """
         asked, back = np.unique(self._found(ids), return_inverse=True)
         return self._at(asked)[back]
+
+    def sizes_at(self, ids: Iterable[Id]) -> Int64[np.ndarray, " k"]:
+        """How many atoms the measures with these ids have, in their order.
+
+        Raises:
+            SettingError: an id that is not there.
+        """
+        asked, back = np.unique(self._found(ids), return_inverse=True)
+        return self._sizes_at(asked)[back]
 
     def labels_at(self, ids: np.ndarray) -> list[str | None]:
         """The labels of the measures with these ids, in their order.
@@ -289,6 +300,7 @@ class Index:
         certified: bool = False,
         among: Iterable[Id] | None = None,
         vectors: np.ndarray | None = None,
+        before: Spending | None = None,
     ) -> Neighbors:
         """The k nearest measures of the collection to each query.
 
@@ -307,6 +319,7 @@ class Index:
                 some 30 kB a measure for images of 150 atoms.
             among: ids, of which alone the neighbours may be; None for all.
             vectors: of the queries, where they are there already; they are not encoded again then.
+            before: called with the atoms of both measures of each pair, before it is solved; what it raises ends it.
 
         Raises:
             SettingError: k outside 1..len(index), rerank below k, recall outside (0, 1), more than one of the three
@@ -331,13 +344,14 @@ class Index:
             raise SettingError(f"rerank={rerank} candidates cannot give k={k} neighbours; rerank at least k")
         vectors = self._encoded(measures, vectors)
         if len(vectors) and (recall is not None or certified):
-            found = self._proven(measures, vectors, k, recall, n_jobs, progress, places)
+            found = self._proven(measures, vectors, k, recall, n_jobs, progress, places, before)
         else:
             solved = min(rerank, count)
             nearest, distances = self._nearest(vectors, max(k, solved), places, None if rerank else progress)
             if rerank:
                 rows = np.repeat(np.arange(len(measures)), solved)
-                distances = self._solve(measures, rows, nearest.ravel(), n_jobs, progress).reshape(nearest.shape)
+                solved_ones = self._solve(measures, rows, nearest.ravel(), n_jobs, progress, before)
+                distances = solved_ones.reshape(nearest.shape)
                 order = np.argsort(distances, axis=1, kind="stable")[:, :k]
                 nearest, distances = (np.take_along_axis(array, order, axis=1) for array in (nearest, distances))
             found = Neighbors(nearest, distances, np.full(len(nearest), solved))
@@ -519,7 +533,10 @@ class Index:
     def _numbered(self, count: int) -> Int64[np.ndarray, " n"]:
         if self._segments and not self.numbered:
             raise SettingError("the ids of this index are strings; give one for each of the measures")
-        return np.arange(self._next, self._next + count)
+        if self._next + count <= np.iinfo(np.int64).max:
+            return np.arange(self._next, self._next + count)
+        free = np.setdiff1d(np.arange(len(self) + count), self.ids)  # somebody has used the last number
+        return free[:count]
 
     def _found(self, ids: Iterable[Any]) -> Int64[np.ndarray, " k"]:
         """Places of ids."""
@@ -569,6 +586,11 @@ class Index:
     def _at(self, places: Int64[np.ndarray, " k"]) -> Measures:
         """The measures at ascending places."""
         return Measures.concatenate([self._segments[k].checked()[own] for k, own in self._by_segment(places)])
+
+    def _sizes_at(self, places: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+        """Atoms of the measures at ascending places."""
+        offsets = [(self._segments[k].measures.offsets, own) for k, own in self._by_segment(places)]
+        return np.concatenate([places[:0], *(ends[rows + 1] - ends[rows] for ends, rows in offsets)])
 
     def _vectors_at(self, places: Int64[np.ndarray, " k"]) -> Float32[np.ndarray, "k dim"]:
         return np.concatenate([self._segments[k].vectors[own] for k, own in self._by_segment(places)])
@@ -630,6 +652,7 @@ class Index:
         n_jobs: int,
         progress: Progress | None,
         among: Int64[np.ndarray, " m"] | None,
+        before: Spending | None,
     ) -> Neighbors:
         """Solve candidates in order until enough is known of those left: by chance with a recall, else for certain."""
         trust, found = self.embedder.trust, list[Neighbors]()
@@ -657,19 +680,21 @@ class Index:
                 listed, place = np.unique(ids, return_inverse=True)
                 others = trust.side(self._at(listed), self._vectors_at(listed), False)
                 left = LeftByChance(trust, side, others, place.reshape(ids.shape), (1 - (recall or 1.0)) * k)
-            found.append(self._best_first(asking, ids, k, left, n_jobs))
+            found.append(self._best_first(asking, ids, k, left, n_jobs, before))
             if progress:
                 progress(start + len(asking), len(queries))
         return Neighbors(*(np.concatenate([getattr(part, name) for part in found]) for name in vars(found[0])))
 
-    def _best_first(self, queries: Measures, ids: np.ndarray, k: int, left: Left, n_jobs: int) -> Neighbors:
+    def _best_first(
+        self, queries: Measures, ids: np.ndarray, k: int, left: Left, n_jobs: int, before: Spending | None
+    ) -> Neighbors:
         exact, solved = np.full(ids.shape, np.inf), np.zeros(len(ids), dtype=np.int64)
         open_ = np.arange(len(ids))
         step = k
         while len(open_):
             chosen = [np.arange(solved[row], min(solved[row] + step, ids.shape[1])) for row in open_]
             rows, columns = np.repeat(open_, [len(c) for c in chosen]), np.concatenate(chosen)
-            exact[rows, columns] = self._solve(queries, rows, ids[rows, columns], n_jobs)
+            exact[rows, columns] = self._solve(queries, rows, ids[rows, columns], n_jobs, None, before)
             solved[open_] += [len(c) for c in chosen]
             kth = np.partition(exact[open_], k - 1, axis=1)[:, k - 1]
             open_ = open_[(solved[open_] < ids.shape[1]) & left.more(open_, solved[open_], kth, exact[open_])]
@@ -685,10 +710,18 @@ class Index:
         return self._side
 
     def _solve(
-        self, queries: Measures, rows: np.ndarray, places: np.ndarray, n_jobs: int, progress: Progress | None = None
+        self,
+        queries: Measures,
+        rows: np.ndarray,
+        places: np.ndarray,
+        n_jobs: int,
+        progress: Progress | None,
+        before: Spending | None,
     ) -> Float64[np.ndarray, " k"]:
         """W_p of queries[rows] and the measures at these places."""
         candidates, place = np.unique(places, return_inverse=True)
+        if before:
+            before(queries.sizes[rows], self._sizes_at(candidates)[place.ravel()])
         together = Measures.concatenate([queries, self._at(candidates)])
         pairs = np.stack([rows, place.ravel() + len(queries)], axis=1)
         return exact_distances(together, pairs, self.embedder.cost, n_jobs, progress)

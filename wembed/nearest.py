@@ -17,6 +17,7 @@ _QUERIES = 256
 _LINKS = 24  # of each vector in the graph; twice as many in its lowest layer
 _TRIED = 100  # candidates for them
 _LOOKED_AT = 96  # candidates of a query at least
+_PIECE = 1 << 20  # bytes written in one go
 _ADDED = 20_000  # vectors between two signs of progress
 
 
@@ -115,10 +116,27 @@ class Graph:
         return ids, distances
 
     def write(self, file: Path) -> None:
-        """Save it; `read` maps it into memory."""
+        """Save it; `read` maps it into memory.
+
+        Raises:
+            OSError: it could not be written; faiss alone would not always say so.
+        """
         import faiss
 
-        faiss.write_index(self._found, str(file))
+        lost: list[OSError] = []
+        with file.open("wb") as handle:
+
+            def write(part: bytes) -> int:
+                try:
+                    return handle.write(part)
+                except OSError as error:
+                    lost.append(error)
+                    return 0
+
+            try:
+                faiss.write_index(self._found, faiss.PyCallbackIOWriter(write, _PIECE))  # type: ignore[attr-defined]
+            except RuntimeError as error:
+                raise lost[0] if lost else OSError(str(error)) from error
 
     @classmethod
     def read(cls, file: Path) -> "Graph":

@@ -1,7 +1,6 @@
 """Segments: measures that came into an index together, with their vectors; written once, and never changed."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from wembed.errors import ArtifactError
 from wembed.measures import Measures
 from wembed.nearest import Graph, nearest
 from wembed.transport.parallel import Progress
+from wembed.transport.store import sync
 
 __all__ = ["Segment"]
 
@@ -116,9 +116,8 @@ class Segment:
         feather.write_feather(self.catalogue.table, str(folder / "table.arrow"), compression="uncompressed")
         if self.graph:
             self.graph.write(folder / "graph.faiss")
-        for file in folder.rglob("*.*"):  # on the disk, before anything says that they are there
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for file in [*folder.rglob("*"), folder]:  # on the disk, before anything says that they are there
+            sync(file)
         return {"folder": folder.name, "count": len(self), "fingerprint": self.fingerprint, "sha256": _hashes(folder)}
 
     @classmethod

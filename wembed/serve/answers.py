@@ -1,6 +1,7 @@
 """Answers: JSON, or NumPy's .npy and Arrow where a request asks for them."""
 
 import io
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -32,12 +33,12 @@ def answer(known: dict[str, Any], accepted: str = "", main: str | None = None, s
     Raises:
         RefusedError: there is no such form of it.
     """
-    if NPY in accepted:
-        if main is None:
-            raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is more than one array; accept JSON or {ARROW}")
+    if NPY in accepted and main is not None:
         file = io.BytesIO()
         np.save(file, known[main], allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
+    if NPY in accepted and not any(kind in accepted for kind in (ARROW, "application/json", "*/*")):
+        raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is more than one array; accept JSON or {ARROW}")
     if ARROW in accepted:
         return Response(_table(known), media_type=ARROW)
     return Response(_json(known), status, media_type="application/json")
@@ -55,7 +56,10 @@ def failure(kind: str, message: str, request_id: str, limit: str | None = None) 
 
 
 def _json(known: dict[str, Any]) -> bytes:
-    return orjson.dumps(known, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(known, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:  # whole numbers of more than 64 bits, which a payload may have
+        return json.dumps(known, default=_plain, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -18,13 +18,12 @@ from wembed.errors import MeasureError, ReadError, SettingError, WembedError
 from wembed.records import Distances
 from wembed.serve import schemas
 from wembed.serve.answers import answer, failure, refusal
-from wembed.serve.bodies import parsed
 from wembed.serve.gate import Gate
 from wembed.serve.keys import Key
 from wembed.serve.limits import RefusedError
 from wembed.serve.openapi import describe
-from wembed.serve.requests import asked_of, sides_of
-from wembed.serve.service import Service
+from wembed.serve.requests import asked_of, removed_of, sides_of, wanted_of
+from wembed.serve.service import NotWrittenError, Service
 
 __all__ = ["create_app"]
 
@@ -34,12 +33,13 @@ _ASKED_WRONGLY = (MeasureError, ReadError, SettingError)
 _log = logging.getLogger("wembed.serve")
 
 
-def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI:
+def create_app(service: Service, keys: tuple[Key, ...] | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
     """An app that answers over HTTP, and closes the service when it ends.
 
     Args:
         service: what is asked.
         keys: those who may ask; None for everybody who reaches the port.
+        hosts: names that it may be asked by, as the header Host has them; None for any.
     """
 
     @asynccontextmanager
@@ -50,7 +50,7 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
         await asyncio.to_thread(service.close)
 
     app = FastAPI(title="wembed", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Gate, limits=service.limits, keys=keys, metrics=service.metrics)
+    app.add_middleware(Gate, limits=service.limits, keys=keys, metrics=service.metrics, hosts=hosts)
 
     @app.exception_handler(WembedError)
     async def wrong(request: Request, error: WembedError) -> Response:
@@ -69,17 +69,15 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return _failed(request, HTTPStatus.UNPROCESSABLE_ENTITY, "SettingError", told)
 
-    @app.exception_handler(OSError)
-    async def full(request: Request, error: OSError) -> Response:
+    @app.exception_handler(NotWrittenError)
+    async def full(request: Request, error: NotWrittenError) -> Response:
         _log.exception("request %s", request.state.request_id)
-        message = f"nothing was changed, as it could not be written: {error.strerror or error}"
-        return _failed(request, HTTPStatus.INSUFFICIENT_STORAGE, "OSError", message)
+        return _failed(request, HTTPStatus.INSUFFICIENT_STORAGE, "OSError", str(error))
 
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        _log.exception("request %s", request.state.request_id, exc_info=error)
-        message = "something went wrong here; the log of the service tells what, under this request id"
-        return _failed(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Exception", message)
+    @app.exception_handler(MemoryError)
+    async def huge(request: Request, error: MemoryError) -> Response:
+        message = "this takes more memory than there is; ask for less at a time"
+        return _failed(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "MemoryError", message)
 
     @app.post("/v1/embed", response_model=schemas.Embedded)
     async def embed(request: Request) -> Response:
@@ -116,15 +114,12 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
     @app.delete("/v1/measures", response_model=schemas.Removed)
     async def remove(request: Request) -> Response:
         """Forget the measures with these ids, which are in the query; many are in a body of JSON."""
-        content = await request.body()
-        ids = [*dict.fromkeys(parsed(schemas.RemoveBody, content).ids)] if content else _wanted(request)
-        await service.remove(ids)
-        return answer({"removed": len(ids)})
+        return answer({"removed": await service.remove(await removed_of(request, service))})
 
     @app.get("/v1/measures/{id:path}", response_model=schemas.Entry)
     async def entry(request: Request, id: str) -> Response:
         """A measure of the index, and what is known of it."""
-        found = service.entry(id)
+        found = await service.entry(id)
         if found is None:
             message = f"there is no measure with the id {id!r} in this index"
             return _failed(request, HTTPStatus.NOT_FOUND, SettingError.__name__, message)
@@ -133,7 +128,7 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
     @app.get("/v1/measures", response_model=schemas.Entries)
     async def entries(request: Request) -> Response:
         """Measures of the index, and what is known of them."""
-        return answer({"measures": service.entries(_wanted(request))})
+        return answer({"measures": await service.entries(wanted_of(request))})
 
     @app.get("/v1/map", response_model=schemas.Chart)
     async def chart(method: str = "pca") -> Response:
@@ -143,13 +138,15 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
     @app.get("/v1/info", response_model=schemas.Info)
     async def info() -> dict[str, Any]:
         """The model, its errors, and the limits of this service."""
-        return service.info()
+        return await service.info()
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthy() -> dict[str, str]:
         """It is there."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def ready(request: Request) -> dict[str, str]:
         """It takes requests."""
@@ -162,6 +159,7 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
         """What Prometheus reads."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         """A page to look at the collection."""
@@ -170,14 +168,6 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None) -> FastAPI
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     describe(app, lambda: service.collection.index)
     return app
-
-
-def _wanted(request: Request) -> list[int | str]:
-    """The ids that a query names, each once."""
-    ids: list[int | str] = [*dict.fromkeys(request.query_params.getlist("id"))]
-    if not ids:
-        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "id: give one at least, as in ?id=3&id=4")
-    return ids
 
 
 def _accepted(request: Request) -> str:

@@ -37,12 +37,14 @@ BINARY = {
 }
 
 
-def parsed(model: type[Model], content: bytes | dict[str, Any]) -> Model:
+def parsed(model: type[Model], content: bytes | dict[str, Any], limits: Limits) -> Model:
     """JSON, or the parameters of a query, as a model.
 
     Raises:
-        RefusedError: it is something else; the message says where.
+        RefusedError: it is something else; the message says where. Or over a limit.
     """
+    if isinstance(content, bytes):  # an empty list has as much of it in memory as a point
+        limits.check("atoms", content.count(b"["), "lists in a body", _TOO_LARGE)
     try:
         if isinstance(content, dict):
             return model.model_validate(content, strict=False)
@@ -150,10 +152,10 @@ def _histograms(weights: np.ndarray, support: np.ndarray | None, limits: Limits)
 
 def _numbers(values: Any, what: str, axes: int) -> np.ndarray:
     try:
-        array = np.array(values)
-    except (ValueError, OverflowError):
+        array = np.array(values, dtype=np.float64)
+    except ValueError:  # lists of other lengths
         array = np.empty(0)
-    if array.ndim != axes or array.dtype.kind not in "iuf":
+    if array.ndim != axes:
         form = " of lists" * (axes - 1)
         raise RefusedError(_MALFORMED, f"{what}: this is no list{form} of numbers, all of one size")
     return array

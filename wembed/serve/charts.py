@@ -1,5 +1,6 @@
 """Charts: the collection on two axes, for people to look at."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ class Charts:
     """The last chart that was made by each method, made again once the index has changed."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[Index, Chart]] = {}
+        self._made: dict[str, tuple[weakref.ref[Index], Chart]] = {}
 
     def of(self, index: Index, method: str) -> Chart:
         """A chart of an index.
@@ -48,11 +49,11 @@ class Charts:
         if method not in methods():
             raise SettingError(f"method={method!r}; choose one of {', '.join(methods())}")
         before = self._made.get(method)
-        if before is None or before[0] is not index:
+        if before is None or before[0]() is not index:
             some = np.sort(np.random.default_rng(0).permutation(len(index))[:_MOST])
             places, labels = _METHODS[method](np.asarray(index.vectors[some])), index.labels
             chart = Chart(index.ids[some], places[:, 0].copy(), places[:, 1].copy(), [labels[row] for row in some])
-            before = self._made[method] = index, chart
+            before = self._made[method] = weakref.ref(index), chart
         return before[1]
 
 

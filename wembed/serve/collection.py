@@ -1,8 +1,9 @@
 """Collection: an index that changes while it is asked, and forgets nothing that it has confirmed."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class Collection:
         self.folder = Path(folder).resolve()
         self.index = Index.load(self.folder, hold=True)
         self._most_journal = self._due = most_journal
-        self._journal = Journal(self.folder / JOURNAL)
+        self._journal, self._supports = Journal(self.folder / JOURNAL), dict[str, np.ndarray]()
         try:
             self.replayed = self._replay()
             if self.replayed:
@@ -107,6 +108,7 @@ class Collection:
         """Write the index, and begin the journal anew."""
         self.index.save(self.folder)
         self._journal.clear()
+        self._supports = {}
 
     def close(self) -> None:
         """Write what has changed, and let other processes write."""
@@ -115,7 +117,8 @@ class Collection:
         self.index.release()
 
     def _take(self, changed: Index, change: "_Change") -> None:
-        self._journal.append(change.record())
+        self._journal.append(change.record(self._supports))
+        self._supports |= change.support
         self.index = changed
         if self._journal.size > self._due:
             try:
@@ -132,7 +135,8 @@ class Collection:
         removed, at the end: what has become of each is the same then.
         """
         count, gone = 0, dict[int | str, None]()
-        for change in map(_Change.of, self._journal.records()):
+        supports: dict[str, np.ndarray] = {}
+        for change in (_Change.of(record, supports) for record in self._journal.records()):
             count += 1
             if change.measures is None:
                 gone |= dict.fromkeys(change.ids)
@@ -175,24 +179,39 @@ class _Change:
         """Of `Index.add` and `Index.update`."""
         return dict(vars(self))
 
-    def record(self) -> bytes:
-        """Arrays in the safetensors format; one of them is the rest as JSON."""
+    @property
+    def support(self) -> dict[str, np.ndarray]:
+        """A support that many measures have in common, by its hash."""
+        if self.measures is None or self.measures.atoms is None:
+            return {}
+        points = np.ascontiguousarray(self.measures.support)
+        return {hashlib.sha256(repr(points.shape).encode() + points.tobytes()).hexdigest(): points}
+
+    def record(self, supports: Container[str]) -> bytes:
+        """Arrays in the safetensors format; one of them is the rest as JSON. Of a support there its hash is enough."""
         arrays: dict[str, np.ndarray] = {}
         known: dict[str, Any] = {"ids": self.ids}
         if self.measures is not None and self.vectors is not None:
             arrays = self.measures.arrays() | {"vectors": self.vectors}
+            for name in [name for name in self.support if name in supports]:
+                del arrays["support"]
+                known["support"] = name
             named = None if self.labels is None else [None if one is None else str(one) for one in self.labels]
             known |= {"labels": named, "payloads": self.payloads, "grid": self.measures.grid}
         arrays["known"] = np.frombuffer(json.dumps(known, allow_nan=False).encode(), dtype=np.uint8)
         return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
     @classmethod
-    def of(cls, record: bytes) -> "_Change":
-        """The change that a record tells of."""
+    def of(cls, record: bytes, supports: dict[str, np.ndarray]) -> "_Change":
+        """The change that a record tells of; supports of earlier ones are known, and its own is added."""
         arrays = load(record)
         known = json.loads(arrays.pop("known").tobytes())
         if "grid" not in known:
             return cls(known["ids"])
         vectors, grid = arrays.pop("vectors"), known["grid"]
+        if "support" in known:
+            arrays["support"] = supports[known["support"]]
         measures = Measures(**arrays, grid=None if grid is None else tuple(grid))
-        return cls(known["ids"], measures, vectors, known["labels"], known["payloads"])
+        change = cls(known["ids"], measures, vectors, known["labels"], known["payloads"])
+        supports |= change.support
+        return change

@@ -1,5 +1,6 @@
 """Gate: what every request passes, on its way in and out: its id, key, limits, log line and numbers."""
 
+import asyncio
 import json
 import logging
 import re
@@ -8,16 +9,20 @@ import time
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wembed.serve.answers import refusal
+from wembed.serve.answers import failure, refusal
 from wembed.serve.keys import Key, scopes_of
 from wembed.serve.limits import Limits, RefusedError
 from wembed.serve.metrics import Metrics
 
 __all__ = ["Gate"]
 
+_GONE = 499  # as nginx has it: whoever asked has closed the connection
+_BROKEN = "something went wrong here; the log of the service tells what, under this request id"
 _OPEN = ("/healthz", "/readyz")  # asked by those who watch over the service, and never refused
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("wembed.serve")
@@ -40,10 +45,19 @@ class Gate:
         limits: of bodies, and of requests under way.
         keys: that are let in; None lets everybody in.
         metrics: where requests are counted.
+        hosts: names that the service is asked by, and no others; None takes any. Without that a page of another site
+            could send a browser here by a name of its own (DNS rebinding), where no keys stop it.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, keys: tuple[Key, ...] | None, metrics: Metrics) -> None:
-        self._app, self._limits, self._keys, self._metrics = app, limits, keys, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        keys: tuple[Key, ...] | None,
+        metrics: Metrics,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        self._app, self._limits, self._keys, self._metrics, self._hosts = app, limits, keys, metrics, hosts
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,13 +69,14 @@ class Gate:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        self._under_way += 1
+        body = _Body(self, receive, headers)
         self._metrics.under_way.inc()
+        begun = False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
@@ -71,9 +86,19 @@ class Gate:
             except RefusedError as error:
                 await refusal(error, request_id)(scope, receive, sending)
             else:
-                await self._app(scope, self._counted(receive), sending)
+                if not body.awaited:
+                    body.count()
+                await self._app(scope, body.receive, sending)
+        except ClientDisconnect:  # nobody is there to be answered
+            status = _GONE
+        except Exception:
+            _log.exception("request %s", request_id)
+            if begun:
+                raise
+            told = failure("Exception", _BROKEN, request_id)
+            await Response(told, status, media_type="application/json")(scope, receive, sending)
         finally:
-            self._under_way -= 1
+            self._under_way -= body.counted
             self._metrics.under_way.dec()
             seconds = time.perf_counter() - started
             path = _path(scope)
@@ -97,19 +122,15 @@ class Gate:
         path = scope["path"]
         if path in _OPEN:
             return
+        self._check_host(headers)
         if self._keys is not None and path != "/" and not path.startswith("/static/"):  # the page asks for a key itself
             self._check_key(
                 headers, "write" if path.startswith("/v1/measures") and scope["method"] != "GET" else "read"
             )
-        if self._under_way > self._limits.queue:
-            raise RefusedError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._limits.queue:,} requests are under way, the limit 'queue'; come again in a second",
-                "queue",
-            )
+        self.check_queue()
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdecimal() and len(length) < 20:
-            self._check_body(int(length))
+            self.check_body(int(length))
 
     def _check_key(self, headers: Headers, scope: str) -> None:
         kind, _, key = headers.get("authorization", "").partition(" ")
@@ -121,18 +142,81 @@ class Gate:
         if scope not in scopes:
             raise RefusedError(HTTPStatus.FORBIDDEN, f"this takes a key with the scope {scope!r}, and yours has none")
 
-    def _check_body(self, count: int) -> None:
+    def _check_host(self, headers: Headers) -> None:
+        if self._hosts is None:
+            return
+        named = {"Host": headers.get("host", "")}
+        if "origin" in headers:
+            named["Origin"] = headers["origin"].partition("://")[2]
+        for header, value in named.items():
+            name = re.sub(r":[0-9]*$", "", value.lower()).strip("[]")
+            if name not in self._hosts:
+                raise RefusedError(
+                    HTTPStatus.FORBIDDEN,
+                    f"this service is asked by the name {' or '.join(sorted(self._hosts))}, and the header {header} "
+                    "has another; a service with keys takes any",
+                )
+
+    def check_body(self, count: int) -> None:
+        """Refuse a body that is too long."""
         self._limits.check("body", count, "bytes of a body", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
-    def _counted(self, receive: Receive) -> Receive:
-        """A body may be longer than it says, or not say how long it is."""
-        count = 0
+    def check_queue(self) -> None:
+        """Refuse one more request, where there are as many as are let in."""
+        if self._under_way >= self._limits.queue:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{self._limits.queue:,} requests are under way, the limit 'queue'; come again in a second",
+                "queue",
+            )
 
-        async def counting() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            self._check_body(count)
-            return message
+    def count(self) -> None:
+        """One more is under way."""
+        self._under_way += 1
 
-        return counting
+    @property
+    def patience(self) -> float:
+        """Seconds that a body may take."""
+        return self._limits.upload
+
+
+class _Body:
+    """The body of a request on its way in. A request is under way once all of it is there, however slowly it came.
+
+    It may be longer than it says, or not say how long it is.
+    """
+
+    def __init__(self, gate: Gate, receive: Receive, headers: Headers) -> None:
+        self._gate, self._receive, self._bytes = gate, receive, 0
+        self._until = time.monotonic() + gate.patience
+        self.awaited = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.counted = 0
+
+    def count(self) -> None:
+        """The request is under way."""
+        self._gate.count()
+        self.counted = 1
+
+    async def receive(self) -> Message:
+        """What came next.
+
+        Raises:
+            RefusedError: it took too long, is too much, or comes when there is too much to do.
+        """
+        if not self.awaited:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._until - time.monotonic())
+        except TimeoutError as error:
+            raise RefusedError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body was not there within {self._gate.patience:g} seconds, the limit 'upload'",
+                "upload",
+            ) from error
+        self._bytes += len(message.get("body", b""))
+        self._gate.check_body(self._bytes)
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self.awaited = False
+            self._gate.check_queue()
+            self.count()
+        return message

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wembed.errors import ArtifactError
+from wembed.transport.store import sync
 
 __all__ = ["Journal"]
 
@@ -25,6 +26,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._whole: int | None = None  # bytes to cut it to before anything else
 
     @property
     def size(self) -> int:
@@ -39,17 +41,30 @@ class Journal:
         """
         length = struct.pack("<Q", len(record))
         head = length + struct.pack("<I", zlib.crc32(length)) + hashlib.sha256(record).digest()
-        before = self.size
-        with self.path.open("ab") as file:
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)  # nothing is held back for later
+        try:
+            if self._whole is not None:  # what another one left could not be cut off at that time
+                self._cut(handle, self._whole)
+            before = os.fstat(handle).st_size
             try:
-                file.write((b"" if before else _MAGIC) + head + record)
-                file.flush()
-                os.fsync(file.fileno())
+                for part in (b"" if before else _MAGIC, head, record):
+                    left = memoryview(part)
+                    while left:
+                        left = left[os.write(handle, left) :]
+                os.fsync(handle)
+                if not before:
+                    sync(self.path.parent)
             except OSError:
-                os.truncate(self.path, before)
+                self._cut(handle, before)
                 raise
-        if not before:
-            _sync_folder(self.path.parent)
+        finally:
+            os.close(handle)
+
+    def _cut(self, handle: int, size: int) -> None:
+        self._whole = size
+        os.ftruncate(handle, size)
+        os.fsync(handle)
+        self._whole = None
 
     def records(self) -> Iterator[bytes]:
         """What was appended, oldest first. A record that a crash cut short was never answered, and is cut off.
@@ -90,18 +105,11 @@ class Journal:
     def clear(self) -> None:
         """Remove the file, once what it says is elsewhere."""
         self.path.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+        sync(self.path.parent)
+        self._whole = None
 
     def _damaged(self, place: int) -> ArtifactError:
         return ArtifactError(
             f"{self.path} is damaged at byte {place}; what it holds up to there can be kept by "
             f"`truncate -s {place} {self.path}`, and without the file the index is as it was last written"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

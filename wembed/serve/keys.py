@@ -73,8 +73,9 @@ def add_key(file: "str | Path", name: str, scopes: frozenset[str]) -> str:
         raise SettingError(f"{file} has a key of {name!r} already; remove its line first, or choose another name")
     key = secrets.token_urlsafe(32)
     file.touch(mode=0o600)
+    unfinished = file.stat().st_size > 0 and not file.read_bytes().endswith(b"\n")
     with file.open("a") as lines:
-        lines.write(f"{name} {','.join(sorted(scopes))} {_hash(key)}\n")
+        lines.write("\n" * unfinished + f"{name} {','.join(sorted(scopes))} {_hash(key)}\n")
     return key
 
 

@@ -1,12 +1,12 @@
 """Limits: what one request may ask for, so that none takes the service from the others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 
 import numpy as np
 
 from wembed.errors import WembedError
-from wembed.measures import Measures
 from wembed.options import whole
 
 __all__ = ["Limits", "RefusedError"]
@@ -38,6 +38,8 @@ class Limits:
         pairs: distances in an answer.
         solves: exact distances in an answer.
         solved_atoms: atoms of a measure in an exact distance.
+        work: pairs of atoms, one of each measure, in all exact distances.
+        upload: seconds until the body of a request is there.
         queue: requests that are under way at once; those beyond it are asked to come again.
 
     Raises:
@@ -50,6 +52,8 @@ class Limits:
     pairs: int = 1_000_000
     solves: int = 2_000
     solved_atoms: int = 2_000
+    work: int = 200_000_000
+    upload: int = 60
     queue: int = 512
 
     def __post_init__(self) -> None:
@@ -68,12 +72,19 @@ class Limits:
                 status, f"{count:,} {what} are more than the limit {name!r} of {most:,}; ask for fewer at a time", name
             )
 
-    def check_solves(self, count: int, *sides: Measures) -> None:
-        """Refuse exact distances that would take too long.
+    def spending(self) -> Callable[[np.ndarray, np.ndarray], None]:
+        """What counts the exact distances of one request before they are solved, by the atoms of both measures of each.
 
-        Raises:
-            RefusedError: the message names the limit.
+        It raises `RefusedError` once they are more, or more work, than one request may ask for.
         """
-        self.check("solves", count, "exact distances")
-        for side in sides:
-            self.check("solved_atoms", int(np.max(side.sizes, initial=0)), "atoms of a measure to be solved exactly")
+        count = work = 0
+
+        def spend(n: np.ndarray, m: np.ndarray) -> None:
+            nonlocal count, work
+            count, work = count + len(n), work + int(n.astype(np.int64) @ m)
+            self.check("solves", count, "exact distances")
+            largest = int(max(np.max(n, initial=0), np.max(m, initial=0)))
+            self.check("solved_atoms", largest, "atoms of a measure to be solved exactly")
+            self.check("work", work, "pairs of atoms in exact distances")
+
+        return spend

@@ -12,10 +12,10 @@ from starlette.datastructures import QueryParams, UploadFile
 from wembed.measures import Measures
 from wembed.serve.bodies import measures_of_bytes, measures_of_json, parsed
 from wembed.serve.limits import RefusedError
-from wembed.serve.schemas import DistanceOptions, MeasureBody
+from wembed.serve.schemas import DistanceOptions, MeasureBody, RemoveBody
 from wembed.serve.service import Service
 
-__all__ = ["asked_of", "sides_of"]
+__all__ = ["asked_of", "removed_of", "sides_of", "wanted_of"]
 
 _LONG = 1 << 18  # bytes of a body, from which on the thread that all requests share does not read it
 _SHOWN = 5  # names of a query that an answer tells of
@@ -47,11 +47,39 @@ async def asked_of(
     def read() -> tuple[Measures, Options]:
         if kind == _JSON:
             _check_no_query(request)
-            asked = parsed(body, content)
+            asked = parsed(body, content, service.limits)
             return _listed(cast(Any, asked).measures, service), asked
-        return _filed(content, kind, service), parsed(options, _query(request.query_params))
+        return _filed(content, kind, service), parsed(options, _query(request.query_params), service.limits)
 
-    return await _read(len(content), read)
+    return await _read({kind: content}, read)
+
+
+async def removed_of(request: Request, service: Service) -> list[int | str]:
+    """The ids that a request names, in its query or in its body.
+
+    Raises:
+        RefusedError: none, in both places, or more than a limit.
+    """
+    content = await request.body()
+    if content:
+        _check_no_query(request)
+        ids = (await asyncio.to_thread(parsed, RemoveBody, content, service.limits)).ids
+    else:
+        ids = wanted_of(request)
+    service.limits.check("measures", len(ids), "ids", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    return ids
+
+
+def wanted_of(request: Request) -> list[int | str]:
+    """The ids that a query names.
+
+    Raises:
+        RefusedError: none.
+    """
+    ids: list[int | str] = [*request.query_params.getlist("id")]
+    if not ids:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "id: give one at least, as in ?id=3&id=4")
+    return ids
 
 
 async def sides_of(
@@ -78,13 +106,13 @@ async def sides_of(
     def read() -> tuple[Measures, Measures | None, DistanceOptions]:
         if kind == _JSON:
             _check_no_query(request)
-            asked: Any = parsed(body, parts["a"][0])
+            asked: Any = parsed(body, parts["a"][0], service.limits)
             return _listed(asked.a, service), None if asked.b is None else _listed(asked.b, service), asked
         a, b = (_filed(*parts[name], service) if name in parts else None for name in ("a", "b"))
         assert a is not None
-        return a, b, parsed(DistanceOptions, _query(request.query_params))
+        return a, b, parsed(DistanceOptions, _query(request.query_params), service.limits)
 
-    return await _read(sum(len(content) for content, _ in parts.values()), read)
+    return await _read({kind: content for content, kind in parts.values()}, read)
 
 
 def _listed(given: list[MeasureBody], service: Service) -> Measures:
@@ -103,8 +131,10 @@ def _check_no_query(request: Request) -> None:
         )
 
 
-async def _read(size: int, read: Callable[[], Found]) -> Found:
-    return await asyncio.to_thread(read) if size > _LONG else read()
+async def _read(parts: dict[str, bytes], read: Callable[[], Found]) -> Found:
+    """Short JSON with the measures in it at once, all else in a thread: what is packed or kept may be large."""
+    short = all(kind == _JSON and len(one) <= _LONG and b'"id"' not in one for kind, one in parts.items())
+    return read() if short else await asyncio.to_thread(read)
 
 
 def _kind(content_type: str | None) -> str:

@@ -21,6 +21,7 @@ from wembed.serve.service import Service
 
 __all__ = ["run"]
 
+_LAST = 60  # seconds that what was accepted may take once the service is to end
 _SWITCH = 5e-4  # seconds until another thread has its turn: one that encodes has many short ones
 
 
@@ -54,12 +55,20 @@ def run(
         collection = Collection(folder)
         gc.collect()
         gc.freeze()  # what is loaded stays: to look through it for garbage again and again would take 0.1 s each time
-        app = create_app(Service(collection, allowed, window, batch, jobs), known)
+        hosts = None if known is not None else frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
+        app = create_app(Service(collection, allowed, window, batch, jobs), known, hosts)
         place = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         again = f", {collection.replayed:,} changes of them from the journal" if collection.replayed else ""
         print(f"{len(collection.index):,} measures{again} at {place}", file=sys.stderr)
         logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-        config = uvicorn.Config(app, log_config=None, access_log=False, log_level="error", server_header=False)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            log_level="error",
+            server_header=False,
+            timeout_graceful_shutdown=_LAST,
+        )
         uvicorn.Server(config).run([listening])
 
 

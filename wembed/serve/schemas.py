@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "AddBody",
@@ -32,6 +32,7 @@ Id = Annotated[
     int | Annotated[str, Field(min_length=1, max_length=200)],
     Field(description="A whole number or a string, as the index has it."),
 ]
+Ids = Annotated[list[Id], Field(fail_fast=True)]
 Label = Annotated[str, Field(max_length=1_000)]
 
 
@@ -39,27 +40,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _listed(axes: int) -> WithJsonSchema:
-    """The schema of nested lists of numbers."""
-    schema: dict[str, Any] = {"type": "number"}
-    for _ in range(axes):
-        schema = {"type": "array", "items": schema}
-    return WithJsonSchema(schema)
-
-
-# Looked at only as an array: that is sooner done than number by number.
-Numbers = Annotated[Any, _listed(1)]
-Rows = Annotated[Any, _listed(2)]
+# The first problem in a list is told, and not one for each of a million numbers.
+Numbers = Annotated[list[float], Field(fail_fast=True)]
+Rows = Annotated[list[Numbers], Field(fail_fast=True)]
 
 
 class MeasureBody(_Strict):
     """One measure: `points`, perhaps with `weights`; an `image`; the `id` of one that the index holds; or, where the
     index holds histograms, `weights` alone."""
 
-    points: Rows = Field(None, description="(atoms, dim), in data units")
-    weights: Numbers = Field(None, description="(atoms,), >= 0; all the same without them")
-    image: Rows = Field(None, description="(height, width), >= 0; its brightness is mass")
+    points: Rows | None = Field(None, description="(atoms, dim), in data units")
+    weights: Numbers | None = Field(None, description="(atoms,), >= 0; all the same without them")
+    image: Rows | None = Field(None, description="(height, width), >= 0; its brightness is mass")
     id: Id | None = Field(None, description="of a measure in the index")
+
+
+Listed = Annotated[list[MeasureBody], Field(fail_fast=True)]
 
 
 class Nothing(_Strict):
@@ -69,7 +65,7 @@ class Nothing(_Strict):
 class MeasuresBody(Nothing):
     """Measures."""
 
-    measures: list[MeasureBody]
+    measures: Listed
 
 
 class DistanceOptions(_Strict):
@@ -90,15 +86,15 @@ class DistanceOptions(_Strict):
 class DistanceBody(DistanceOptions):
     """Measures in pairs: the first of `a` and the first of `b`, and so on."""
 
-    a: list[MeasureBody]
-    b: list[MeasureBody]
+    a: Listed
+    b: Listed
 
 
 class PairwiseBody(DistanceOptions):
     """Measures, each of `a` to be compared with each of `b`; without `b`, with each of `a`."""
 
-    a: list[MeasureBody]
-    b: list[MeasureBody] | None = None
+    a: Listed
+    b: Listed | None = None
 
 
 class NeighborsOptions(_Strict):
@@ -109,20 +105,20 @@ class NeighborsOptions(_Strict):
     recall: float | None = Field(
         None, gt=0, lt=1, description="share of the true neighbours to find, by exact solves, as 0.99"
     )
-    among: list[Id] | None = Field(None, description="ids, of which alone the neighbours may be")
+    among: Ids | None = Field(None, description="ids, of which alone the neighbours may be")
 
 
 class NeighborsBody(NeighborsOptions):
     """Queries."""
 
-    measures: list[MeasureBody]
+    measures: Listed
 
 
 class AddOptions(_Strict):
     """How measures are taken in."""
 
-    ids: list[Id] | None = Field(None, description="of the measures, each its own; the next numbers without")
-    labels: list[Label | None] | None = Field(None, description="of the measures")
+    ids: Ids | None = Field(None, description="of the measures, each its own; the next numbers without")
+    labels: Annotated[list[Label | None], Field(fail_fast=True)] | None = Field(None, description="of the measures")
     payloads: list[Any] | None = Field(None, description="anything, of each measure")
     update: bool = Field(False, description="put them in the place of those with these ids")
 
@@ -130,7 +126,7 @@ class AddOptions(_Strict):
 class AddBody(AddOptions):
     """Measures for the index."""
 
-    measures: list[MeasureBody]
+    measures: Listed
 
 
 class Embedded(BaseModel):
@@ -171,7 +167,7 @@ class Added(BaseModel):
 class RemoveBody(_Strict):
     """Measures to forget."""
 
-    ids: list[Id] = Field(min_length=1)
+    ids: Ids = Field(min_length=1)
 
 
 class Removed(BaseModel):

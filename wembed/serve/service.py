@@ -1,6 +1,7 @@
 """Service: what is asked of a collection, by many at once; encoding, solving and changing it in a thread each."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,11 +25,16 @@ from wembed.serve.schemas import AddOptions, DistanceOptions, NeighborsOptions
 from wembed.transport.parallel import exact_distances
 from wembed.trust import Asked, answered, answered_each
 
-__all__ = ["Service"]
+__all__ = ["NotWrittenError", "Service"]
 
 _LOOKED_AT = 200  # measures, to say in what box they lie
+_WHOLE = re.compile(r"-?[0-9]{1,19}")  # more digits than any id has
 
 Found = TypeVar("Found")
+
+
+class NotWrittenError(Exception):
+    """A change that could not be put on the disk, and was not made."""
 
 
 class Service:
@@ -84,7 +90,7 @@ class Service:
         plain = _plain(predicted, np.maximum(left.unusualness, right.unusualness))
         if asked.plain:
             return plain
-        self._check_solves(asked, len(a), a, b)
+        self._check_solves(asked, len(a), a.sizes, b.sizes)
         cost, trust = self._model.cost, self._model.trust
         if asked.exact:
             pairs = np.stack([every, every + len(a)], axis=1)
@@ -102,7 +108,7 @@ class Service:
         if asked.plain:
             return plain
         solved = count if b is not None else len(a) * (len(a) - 1) // 2
-        self._check_solves(asked, solved, a, *(() if b is None else (b,)))
+        self._check_solves(asked, solved, a.sizes, (a if b is None else b).sizes)
         cost, trust = self._model.cost, self._model.trust
         if asked.exact:
             rows, columns = np.divmod(np.arange(count), count // len(a))
@@ -116,9 +122,7 @@ class Service:
         """The nearest measures of each."""
         self.limits.check("pairs", len(queries) * max(asked.k, asked.rerank), "neighbours")
         if asked.rerank:
-            self.limits.check_solves(len(queries) * asked.rerank, queries)
-        if asked.recall is not None:
-            self.limits.check_solves(len(queries) * asked.k, queries)
+            self.limits.check("solves", len(queries) * asked.rerank, "exact distances")
         encoded = await self.embed(queries)
         index = self.collection.index
         among = None if asked.among is None else self.ids(asked.among)
@@ -126,42 +130,49 @@ class Service:
         found = await self._in(
             self._solver if exact else self._encoder,
             lambda: index.query(
-                queries, asked.k, asked.rerank, self._n_jobs, recall=asked.recall, among=among, vectors=encoded.vectors
+                queries,
+                asked.k,
+                asked.rerank,
+                self._n_jobs,
+                recall=asked.recall,
+                among=among,
+                vectors=encoded.vectors,
+                before=self.limits.spending(),
             ),
         )
         self.metrics.solved.inc(int(found.solved.sum()))
-        labels = np.array(index.labels_at(found.ids), dtype=object).reshape(found.ids.shape)
+        known = await asyncio.to_thread(index.labels_at, found.ids)
+        labels = np.array(known, dtype=object).reshape(found.ids.shape)
         return vars(found) | {"labels": labels, "unusualness": encoded.unusualness}
 
     async def add(self, measures: Measures, asked: AddOptions) -> np.ndarray:
         """Take measures in; their ids, once they are on the disk."""
         encoded = await self.embed(measures)
         ids = None if asked.ids is None else self.ids(asked.ids)
-        return await self._in(
-            self._writer,
+        return await self._changed(
             lambda: self.collection.add(
                 measures, encoded.vectors, ids, asked.labels, asked.payloads, update=asked.update
-            ),
+            )
         )
 
-    async def remove(self, ids: list[int | str]) -> None:
-        """Forget measures; once that is on the disk."""
-        await self._in(self._writer, lambda: self.collection.remove(self.ids(ids)))
+    async def remove(self, ids: list[int | str]) -> int:
+        """Forget measures; once that is on the disk, how many."""
+        gone = [*dict.fromkeys(self.ids(ids))]
+        await self._changed(lambda: self.collection.remove(gone))
+        return len(gone)
 
-    def entry(self, wanted: str) -> dict[str, Any] | None:
+    async def entry(self, wanted: str) -> dict[str, Any] | None:
         """What is known of a measure, if it is there."""
         index, (one,) = self.collection.index, self.ids([wanted])
-        found = index.get(one)
+        found = await asyncio.to_thread(index.get, one)
         return None if found is None else _told(found, index)
 
-    def entries(self, wanted: list[int | str]) -> list[dict[str, Any]]:
+    async def entries(self, wanted: list[int | str]) -> list[dict[str, Any]]:
         """What is known of some measures."""
         self.limits.check("measures", len(wanted), "measures", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        index = self.collection.index
-        found = [_told(index[one], index) for one in self.ids(wanted)]
-        atoms = sum(len(one["weights"]) for one in found)
-        self.limits.check("atoms", atoms, "atoms", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return found
+        index, ids = self.collection.index, [*dict.fromkeys(self.ids(wanted))]
+        self._check_atoms(index, ids)
+        return [_told(one, index) for one in await asyncio.to_thread(lambda: [index[one] for one in ids])]
 
     async def chart(self, method: str) -> Chart:
         """The collection on two axes."""
@@ -194,18 +205,24 @@ class Service:
 
     def known(self, ids: list[int | str]) -> Measures:
         """The measures of the collection with these ids."""
-        return self.collection.index.at(self.ids(ids))
+        index, wanted = self.collection.index, self.ids(ids)
+        self._check_atoms(index, wanted)
+        return index.at(wanted)
+
+    def _check_atoms(self, index: Index, ids: list[int | str]) -> None:
+        count = int(index.sizes_at(ids).sum())
+        self.limits.check("atoms", count, "atoms", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     def ids(self, given: list[int | str]) -> list[int | str]:
         """As the collection has them: 17 for "17", where they are numbers."""
         if not self.collection.index.numbered:
             return given
-        return [int(one) if isinstance(one, str) and one.isascii() and one.isdecimal() else one for one in given]
+        return [int(one) if isinstance(one, str) and _WHOLE.fullmatch(one) else one for one in given]
 
-    def info(self) -> dict[str, Any]:
+    async def info(self) -> dict[str, Any]:
         """What this service is."""
         index, model = self.collection.index, self._model
-        some = index.at(index.first(_LOOKED_AT))
+        some = await asyncio.to_thread(lambda: index.at(index.first(_LOOKED_AT)))
         return {
             "wembed": version("wembed"),
             "measures": len(index),
@@ -236,17 +253,26 @@ class Service:
         encoded = await self._batches.encode(Measures.concatenate([a, b]))
         return encoded.part(0, len(a)), encoded.part(len(a), len(a) + len(b))
 
-    def _check_solves(self, asked: DistanceOptions, pairs: int, *sides: Measures) -> None:
+    def _check_solves(self, asked: DistanceOptions, pairs: int, n: np.ndarray, m: np.ndarray) -> None:
+        """By the largest measures of both sides, as if each pair were of these."""
         count = pairs if asked.exact or asked.tolerance is not None else 0
         count = count if asked.budget is None else asked.budget if asked.tolerance is None else min(count, asked.budget)
-        count += self._model.trust.references * sum(map(len, sides)) if asked.refine else 0
-        if count:
-            self.limits.check_solves(count, *sides)
+        count += self._model.trust.references * (len(n) + len(m)) if asked.refine else 0
+        self.limits.check("solves", count, "exact distances")
+        self.limits.spending()(np.full(count, n.max(initial=0)), np.full(count, m.max(initial=0)))
 
     async def _solved(self, solve: Callable[..., Distances], *arguments: Any) -> Distances:
         found = await self._in(self._solver, lambda: solve(*arguments))
         self.metrics.solved.inc(found.solved)
         return found
+
+    async def _changed(self, change: Callable[[], Found]) -> Found:
+        try:
+            return await self._in(self._writer, change)
+        except OSError as error:
+            raise NotWrittenError(
+                f"nothing was changed, as it could not be written: {error.strerror or error}"
+            ) from error
 
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], Found]) -> Found:
         return await asyncio.get_running_loop().run_in_executor(thread, work)

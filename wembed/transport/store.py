@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 
 from wembed.errors import ArtifactError, ReadError
 
-__all__ = ["DistanceStore", "check_ours", "write_atomically"]
+__all__ = ["DistanceStore", "check_ours", "sync", "write_atomically"]
 
 _FORMAT = 1
 _MERGE = 32  # small neighbouring shards that are merged into one
@@ -281,11 +281,16 @@ def write_atomically(file: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
         error.filename = str(file)
         raise
-    folder = os.open(file.parent, os.O_RDONLY)
+    sync(file.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file on the disk, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

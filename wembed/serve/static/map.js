@@ -96,7 +96,7 @@ export class PointMap {
       for (const k of missing) this.thumbnails.set(this.ids[k], null);
       const wanted = missing.map((k) => this.ids[k]);
       measures(wanted).then((found) => {
-        for (const one of found) this.thumbnails.set(one.id, thumbnail(one));
+        for (const one of found) if (one) this.thumbnails.set(one.id, thumbnail(one));
         this.draw();
       }, () => wanted.forEach((id) => this.thumbnails.delete(id)));
     }
@@ -207,8 +207,8 @@ export class PointMap {
       this.tip.hidden = true;
       return;
     }
-    const [found] = await measures([this.ids[meant]]);
-    if (this.hovered !== meant) return;
+    const [found] = await measures([this.ids[meant]]).catch(() => [null]);
+    if (this.hovered !== meant || !found) return;
     const told = document.createElement("span");
     told.textContent = caption(found);
     this.tip.replaceChildren(picture(found), told);

@@ -80,7 +80,17 @@ async function choose(id) {
   compareNext(false);
   part("between").replaceChildren();
   part("chosen-part").hidden = false;
-  const mine = ++turn, found = await measures(chosen);
+  const mine = ++turn;
+  let found;
+  try {
+    found = await measures(chosen);
+    if (found.includes(null)) throw new Error("This measure is no longer there; reload the page for a new map.");
+  } catch (error) {
+    if (mine !== turn) return;
+    part("chosen").replaceChildren(trouble(error));
+    part("near-part").hidden = true;
+    return;
+  }
   if (mine !== turn) return;
   part("chosen-title").textContent = second ? "The distance between two" : "Chosen";
   part("chosen").replaceChildren(...found.map((measure) => {
@@ -92,21 +102,22 @@ async function choose(id) {
   part("compare").hidden = false;
   if (second) {
     map.mark(chosen);
-    await showDistance(chosen, part("between"));
+    await showDistance(chosen, part("between"), mine);
   } else await showNear({ id }, `Nearest to ${caption(found[0])}`, mine, id);
 }
 
-async function showDistance([a, b], place) {
+async function showDistance([a, b], place, mine) {
   const pair = { a: [{ id: a }], b: [{ id: b }] };
   try {
     const sure = about.highest_level >= LEVEL;
     const found = await ask("/v1/distance", sure ? { ...pair, interval: LEVEL } : pair);
+    if (mine !== turn) return;
     const told = document.createElement("p");
     told.textContent = `learned: ${digits(found.predicted[0])}`;
     if (sure) told.textContent += `, corrected ${digits(found.estimate[0])}; nine times in ten the exact one lies between ${digits(found.lower[0])} and ${digits(found.upper[0])}`;
     place.replaceChildren(told, exactly(a, { id: b }, "Solve it exactly"));
   } catch (error) {
-    place.replaceChildren(trouble(error));
+    if (mine === turn) place.replaceChildren(trouble(error));
   }
 }
 
@@ -143,6 +154,7 @@ async function showNear(query, title, mine, itself) {
     const near = found.ids[0].map((id, k) => ({ id, far: found.distances[0][k] })).filter(({ id }) => id !== itself).slice(0, NEIGHBOURS);
     const known = await measures(near.map(({ id }) => id));
     if (mine !== turn) return;
+    if (known.includes(null)) throw new Error("A neighbour was removed in the meantime; ask again.");
     part("near-part").hidden = false; // before what was chosen goes: the page is not to jump under a finger that draws
     part("chosen-part").hidden = itself === undefined;
     part("near-title").textContent = title;
