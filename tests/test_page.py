@@ -238,3 +238,43 @@ def test_a_service_with_keys_asks_for_one(folder: Path, tmp_path: Path) -> None:
         page.run(f"document.getElementById('key').value = {key!r}")
         page.click("#ask button")
         page.until("document.body.dataset.ready === 'yes'")
+
+
+def test_a_slider_goes_from_one_to_the_other(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+    decoding = wembed.load(tmp_path / "model").fit_decoder(some_digits[fitted.split_.train], steps=60, mixtures=0)
+    measures, labels = digits()
+    Index(decoding, measures[:200], labels=[str(label) for label in labels[:200]]).save(tmp_path / "index")
+    with running(tmp_path / "index") as url, browsing(tmp_path / "profile") as browser:
+        browser.open(url)
+        browser.run("document.getElementById('map').focus()")
+        browser.press("Enter")
+        browser.until(f"{NEAR}.length === 10")
+        browser.click("#compare")
+        browser.click("#near li:nth-child(9) button.picture")
+        browser.until("document.querySelector('.way input') !== null")
+        slider = "document.querySelector('.way input')"
+        seen = []
+        for stop in (0, 10, 20):
+            browser.run(f"{slider}.value = {stop}, {slider}.dispatchEvent(new Event('input'))")
+            seen.append(browser.run("document.querySelector('.way canvas').toDataURL()"))
+            assert browser.run("document.querySelector('.way output').innerText") == f"{5 * stop} % of the way"
+        assert len(set(seen)) == 3
+        browser.run("document.querySelector('.way').scrollIntoView()")
+        shot(browser, "slider")
+        assert browser.errors == []
+
+
+def test_a_service_that_is_gone_is_told_and_nothing_else_breaks(
+    fitted: Embedder, some_digits: Measures, tmp_path: Path
+) -> None:
+    folder = tmp_path / "index"
+    Index(fitted, some_digits[:50]).save(folder)
+    with browsing(tmp_path / "profile") as browser:
+        with running(folder) as url:
+            browser.open(url)
+            browser.run("document.getElementById('map').focus()")
+        browser.press("Enter")
+        browser.until("document.querySelector('#chosen .trouble') !== null")
+        assert "does not answer" in browser.run("document.querySelector('.trouble').innerText")
+        assert all("ERR_CONNECTION_REFUSED" in one for one in browser.errors)  # the browser itself tells of it

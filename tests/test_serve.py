@@ -31,6 +31,7 @@ import wembed
 from wembed import Embedder, Index, Measures
 from wembed.cli import app as command_line
 from wembed.errors import LockedError, MeasureError, SettingError
+from wembed.geometry import barycenter, interpolate
 from wembed.serve.app import create_app
 from wembed.serve.batches import Batches, Encoded
 from wembed.serve.collection import Collection
@@ -219,7 +220,8 @@ def test_the_examples_of_the_document_run(client: TestClient) -> None:
             answer = client.post(path, json=example)
             assert answer.is_success, answer.text
             tried.append(path)
-    assert tried == ["/v1/embed", "/v1/distance", "/v1/pairwise", "/v1/neighbors", "/v1/measures"]
+    asking = ["/v1/embed", "/v1/distance", "/v1/pairwise", "/v1/neighbors"]
+    assert tried == [*asking, "/v1/barycenter", "/v1/interpolate", "/v1/measures"]
     for path in ("/v1/info", "/healthz", "/readyz", "/metrics", "/v1/measures/0"):
         assert client.get(path).status_code == 200
 
@@ -684,8 +686,9 @@ def test_histograms_under_a_cost_matrix_are_asked_about_in_every_form(
         document = httpx.get(f"{url}/openapi.json").json()
         for path, verbs in document["paths"].items():
             if "post" in verbs:
-                example = verbs["post"]["requestBody"]["content"]["application/json"]["example"]
-                assert httpx.post(f"{url}{path}", json=example).is_success
+                told = verbs["post"]["requestBody"]["content"]["application/json"]
+                assert ("example" in told) == (path not in ("/v1/barycenter", "/v1/interpolate"))
+                assert "example" not in told or httpx.post(f"{url}{path}", json=told["example"]).is_success
         with pytest.raises(
             MeasureError, match=r"measure 1 has a point at \[7.0, 7.0\], which is none of the 15 points"
         ):
@@ -932,3 +935,79 @@ def test_the_client_says_what_it_cannot_ask(url: str, unseen: Measures) -> None:
         (named,) = client.add(unseen[:1], labels=[7])
         assert client[named].label == "7"
         client.remove([named])
+
+
+@pytest.fixture(scope="module")
+def decoding(model: Embedder, some_digits: Measures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of an index whose model has a decoder."""
+    place = tmp_path_factory.mktemp("decoding")
+    model.save(place / "model")
+    own = wembed.load(place / "model").fit_decoder(some_digits[model.split_.train], steps=40, mixtures=20)
+    Index(own, some_digits[:60]).save(place / "index")
+    return place / "index"
+
+
+@pytest.fixture
+def making(decoding: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Service(Collection(decoding), n_jobs=1, limits=Limits(solves=30)))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("method", ["learned", "polish", "exact"])
+def test_what_it_makes_is_what_python_makes(making: TestClient, decoding: Path, unseen: Measures, method: str) -> None:
+    model = Index.load(decoding).embedder
+    shares = [0.25, 0.5, 0.25]
+    body = {"measures": listed(unseen[:3]), "weights": shares, "method": method}
+    if method == "exact":
+        assert making.post("/v1/barycenter", json=body).json()["error"]["limit"] == "solves"
+    else:
+        found = making.post("/v1/barycenter", json=body).json()
+        expected = barycenter(model, unseen[:3], shares, method=method)
+        np.testing.assert_allclose(found["vectors"], expected.vectors, atol=1e-4)
+        np.testing.assert_allclose(found["measures"][0]["points"], expected.measures[0].support, atol=0.01)
+        np.testing.assert_allclose(found["measures"][0]["weights"], expected.measures[0].weights, atol=1e-5)
+    asked = {"a": listed(unseen[:2]), "b": listed(unseen[2:4]), "t": [0, 0.5], "method": method}
+    told = making.post("/v1/interpolate", json=asked).json()
+    way = interpolate(model, unseen[:2], unseen[2:4], [0, 0.5], method=method)
+    assert len(told["measures"]) == len(way.measures) == 4
+    assert told["measures"][0]["grid"] == ([28, 28] if method == "learned" else None)
+    for one, expected_one in zip(told["measures"], way.measures, strict=True):
+        np.testing.assert_allclose(one["weights"], expected_one.weights, atol=1e-5)
+    table = pa.ipc.open_stream(making.post("/v1/interpolate", json=asked, headers={"accept": ARROW}).content).read_all()
+    assert table.column_names == ["measure", "x1", "x2", "weight"]
+    assert len(table) == way.measures.sizes.sum()
+    assert making.get("/v1/info").json()["decoder"] == "image"
+
+
+def test_what_it_cannot_make_is_told(making: TestClient, client: TestClient, unseen: Measures) -> None:
+    one = listed(unseen[:2])
+    for path, body, said in (
+        ("barycenter", {"measures": one, "weights": [0.5, 0.2]}, "weights sum to 0.7"),
+        ("barycenter", {"measures": one, "weights": [0.5]}, "give a number >= 0 for each of 2"),
+        ("barycenter", {"measures": one, "method": "fast"}, "choose one of"),
+        ("interpolate", {"a": one, "b": one[:1]}, "give as many"),
+        ("interpolate", {"a": one, "b": one, "t": [1.5]}, "give numbers of"),
+        ("interpolate", {"a": one, "b": one, "t": []}, r"give numbers of"),
+        ("interpolate", {"a": one}, "Field required"),
+    ):
+        refused = making.post(f"/v1/{path}", json=body)
+        assert refused.status_code == 422
+        assert re.search(said, refused.json()["error"]["message"])
+    none = client.post("/v1/barycenter", json={"measures": one})
+    assert (none.status_code, "wembed decoder" in none.json()["error"]["message"]) == (422, True)
+    images = {"measures": one, "normalize": True, "weights": [1, 2]}
+    made = making.post("/v1/barycenter", json=images, headers={"accept": "application/x-npy"})
+    assert np.load(io.BytesIO(made.content)).shape == (1, 28, 28)
+
+
+def test_the_client_makes_measures(decoding: Path, unseen: Measures) -> None:
+    model = Index.load(decoding).embedder
+    with running(decoding) as url, wembed.Client(url) as client:
+        made = client.barycenter(unseen[:3], [2, 1, 1], normalize=True)
+        expected = barycenter(model, unseen[:3], [0.5, 0.25, 0.25]).measures
+        np.testing.assert_allclose(made.histograms(), expected.histograms(), atol=1e-5)
+        way = client.interpolate(unseen[:2], unseen[2:4], [0.25, 0.75], method="exact")
+        expected = interpolate(model, unseen[:2], unseen[2:4], [0.25, 0.75], method="exact").measures
+        np.testing.assert_allclose(way.points(), expected.points())
+        with pytest.raises(SettingError, match="weights sum to"):
+            client.barycenter(unseen[:2], [1, 1])

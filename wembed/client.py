@@ -142,6 +142,19 @@ class Client:
             found = self._asked("POST", "/v1/neighbors", json=body).json()
         return Neighbors(np.array(found["ids"]), np.array(found["distances"]), np.array(found["solved"]))
 
+    def barycenter(
+        self, measures: Measures, weights: Any = None, *, method: str = "learned", normalize: bool = False
+    ) -> Measures:
+        """The Wasserstein barycenter; as `wembed.geometry.barycenter`."""
+        options = _given(weights=_plain(weights), method=method, normalize=normalize)
+        return _made(self._post("/v1/barycenter", measures, options).json())
+
+    def interpolate(self, a: Measures, b: Measures, t: Any, *, method: str = "learned") -> Measures:
+        """What lies on the way from a[i] to b[i], at each t; as `wembed.geometry.interpolate`."""
+        files = {name: (name, _npz(side), _NPZ) for name, side in (("a", a), ("b", b))}
+        options = {"t": [float(one) for one in np.atleast_1d(t)], "method": method}
+        return _made(self._asked("POST", "/v1/interpolate", files=files, params=options).json())
+
     def add(
         self,
         measures: Measures,
@@ -219,6 +232,18 @@ class Client:
             kind, message = ServiceError, f"{self._http.base_url} answered {found.status_code} {found.reason_phrase}"
         ours = isinstance(kind, type) and issubclass(kind, errors.WembedError)
         raise kind(message) if ours else ServiceError(message)
+
+
+def _made(found: dict[str, Any]) -> Measures:
+    """Measures that a service has made: images as images, all else as clouds."""
+    told = found["measures"]
+    points = [np.array(one["points"], dtype=np.float64) for one in told]
+    if told[0]["grid"] is None:
+        return Measures.from_point_clouds(points, [np.array(one["weights"]) for one in told])
+    images = np.zeros((len(told), *told[0]["grid"]))
+    for image, places, one in zip(images, points, told, strict=True):
+        image[tuple(places.astype(int).T)] = one["weights"]
+    return Measures.from_images(images)
 
 
 def _seconds(after: str) -> float:

@@ -555,6 +555,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError("a vector has a number that is NaN or infinite")
         return decoding(given, self._encoding.centroids(given), self.device)
 
+    @property
+    def decoder(self) -> Decoding | None:
+        """What makes measures of vectors; None until `fit_decoder`."""
+        return self._decoding
+
     def check_decoder(self) -> Decoding:
         """The decoder.
 
@@ -564,7 +569,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self._check_fitted()
         if self._decoding is None:
-            raise SettingError("this model has no decoder; give it one with fit_decoder")
+            raise SettingError("this model has no decoder; give it one with fit_decoder, or with `wembed decoder`")
         return self._decoding
 
     def save(self, folder: "str | Path") -> None:

@@ -12,10 +12,10 @@ from wembed.measures import Measure, Measures
 from wembed.options import whole
 from wembed.transport.between import thinned
 
-__all__ = ["Decoded", "check_count", "check_labels", "check_method", "decoded_thin"]
+__all__ = ["THIN", "Decoded", "check_count", "check_labels", "check_method", "decoded_thin"]
 
 METHODS = ("learned", "polish", "exact")
-_THIN = 150  # atoms of what a polish starts from: of 28 x 28 digits, where more gain less than they cost
+THIN = 150  # atoms of what a polish starts from: of 28 x 28 digits, where more gain less than they cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Decoded:
 
 def decoded_thin(embedder: Embedder, vector: np.ndarray) -> Measure:
     """What a vector decodes to, with few enough atoms for couplings to be soon solved."""
-    return thinned(embedder.decode(np.asarray(vector, dtype=np.float32)[None])[0], _THIN)
+    return thinned(embedder.decode(np.asarray(vector, dtype=np.float32)[None])[0], THIN)
 
 
 def check_method(embedder: Embedder, method: str) -> None:

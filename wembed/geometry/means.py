@@ -15,9 +15,9 @@ from wembed.options import switch, whole
 from wembed.transport.between import iterated
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["Clusters", "barycenter", "class_means", "kmeans"]
+__all__ = ["ITERATIONS", "Clusters", "barycenter", "class_means", "kmeans"]
 
-_ITERATIONS = {"polish": 1, "exact": 50}
+ITERATIONS = {"polish": 1, "exact": 50}
 _ROUNDS = 20  # of exact k-means, at most
 _STARTS = 10  # of k-means among vectors
 _ROUNDING = 1e-6  # that a sum of weights may be off 1 by
@@ -71,7 +71,7 @@ def _barycenter(
     nearest = int(np.square(vectors - mean).sum(axis=1).argmin())
     start = measures[nearest] if method == "exact" else decoded_thin(embedder, mean)
     cost, n_jobs = embedder.cost, embedder.n_jobs
-    return Decoded.of(embedder, iterated(start, measures, shares, cost, _ITERATIONS[method], n_jobs, progress))
+    return Decoded.of(embedder, iterated(start, measures, shares, cost, ITERATIONS[method], n_jobs, progress))
 
 
 def class_means(

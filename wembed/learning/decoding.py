@@ -82,6 +82,11 @@ class Decoding(ABC):
     def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
         """The measures of some vectors, about these centroids where they are known."""
 
+    @property
+    @abstractmethod
+    def most_atoms(self) -> int:
+        """Atoms that a decoded measure may have."""
+
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """What a saved model says of it."""
@@ -128,6 +133,11 @@ class _OnSupport(Decoding):
             gaps = np.diff(np.take_along_axis(along, self.order.numpy().T, axis=0), axis=0).T / extent
             self.gaps = torch.from_numpy(gaps.astype(np.float32))
             self.weight = _SPREAD * len(support) ** (1 / support.shape[1])
+
+    @property
+    def most_atoms(self) -> int:
+        """Points of the support."""
+        return len(self.support)
 
     def targets(self, measures: Measures) -> torch.Tensor:
         """Masses (n, points)."""
@@ -232,6 +242,11 @@ class CloudDecoding(Decoding):
         unit = float(description["unit"])
         own, atoms = int(description["own"]), int(description["atoms"])
         return cls(CloudDecoder(own, atoms, directions.shape[1], unit), directions, unit)
+
+    @property
+    def most_atoms(self) -> int:
+        """As many as each has."""
+        return self.atoms
 
     def targets(self, measures: Measures) -> torch.Tensor:
         """Quantile functions (n, directions x levels) of the centred measures."""

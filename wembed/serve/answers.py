@@ -9,9 +9,10 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
+from wembed.geometry import Decoded
 from wembed.serve.limits import RefusedError
 
-__all__ = ["ARROW", "NPY", "answer", "failure", "refusal"]
+__all__ = ["ARROW", "NPY", "answer", "failure", "made", "refusal"]
 
 NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -42,6 +43,24 @@ def answer(known: dict[str, Any], accepted: str = "", main: str | None = None, s
     if ARROW in accepted:
         return Response(_table(known), media_type=ARROW)
     return Response(_json(known), status, media_type="application/json")
+
+
+def made(found: Decoded, accepted: str = "") -> Response:
+    """Measures that were made, as the request accepts them: images as .npy, any as Arrow in the form they are sent in.
+
+    Raises:
+        RefusedError: there is no such form of them.
+    """
+    measures, grid = found.measures, found.measures.grid
+    if NPY in accepted and grid is not None:
+        return answer({"images": measures.histograms().reshape(-1, *grid)}, NPY, "images")
+    if ARROW in accepted:
+        points = measures.points()
+        owner = np.repeat(np.arange(len(measures)), measures.sizes)
+        axes = {f"x{axis}": column for axis, column in enumerate(points.T, 1)}
+        return answer({"measure": owner, **axes, "weight": measures.weights}, ARROW)
+    told = [{"points": one.support, "weights": one.weights, "grid": grid} for one in measures]
+    return answer({"measures": told, "vectors": found.vectors}, accepted)
 
 
 def refusal(error: RefusedError, request_id: str) -> Response:

@@ -15,9 +15,10 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from wembed.errors import MeasureError, ReadError, SettingError, WembedError
+from wembed.measures import Measures
 from wembed.records import Distances
 from wembed.serve import schemas
-from wembed.serve.answers import answer, failure, refusal
+from wembed.serve.answers import answer, failure, made, refusal
 from wembed.serve.gate import Gate
 from wembed.serve.keys import Key
 from wembed.serve.limits import RefusedError
@@ -88,15 +89,13 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None, hosts: fro
     @app.post("/v1/distance", response_model=schemas.Distances)
     async def distance(request: Request) -> Response:
         """The distance of the first measure of `a` and the first of `b`, and so on."""
-        a, b, asked = await sides_of(request, service, schemas.DistanceBody)
-        if b is None:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "b: there are no measures to compare those of a with")
-        return _distances(await service.distance(a, b, asked), asked, request)
+        a, b, asked = await sides_of(request, service, schemas.DistanceOptions, schemas.DistanceBody)
+        return _distances(await service.distance(a, _there(b), asked), asked, request)
 
     @app.post("/v1/pairwise", response_model=schemas.Distances)
     async def pairwise(request: Request) -> Response:
         """The distance of each measure of `a` and each of `b`, or of `a` itself."""
-        a, b, asked = await sides_of(request, service, schemas.PairwiseBody)
+        a, b, asked = await sides_of(request, service, schemas.DistanceOptions, schemas.PairwiseBody)
         return _distances(await service.pairwise(a, b, asked), asked, request)
 
     @app.post("/v1/neighbors", response_model=schemas.Neighbors)
@@ -104,6 +103,18 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None, hosts: fro
         """The measures of the index that are nearest to each."""
         measures, asked = await asked_of(request, service, schemas.NeighborsOptions, schemas.NeighborsBody)
         return answer(await service.neighbors(measures, asked), _accepted(request))
+
+    @app.post("/v1/barycenter", response_model=schemas.Made)
+    async def barycenter(request: Request) -> Response:
+        """The measure whose mean squared distance to the measures is least."""
+        measures, asked = await asked_of(request, service, schemas.BarycenterOptions, schemas.BarycenterBody)
+        return made(await service.barycenter(measures, asked), _accepted(request))
+
+    @app.post("/v1/interpolate", response_model=schemas.Made)
+    async def interpolate(request: Request) -> Response:
+        """What lies on the way from the first measure of `a` to the first of `b`, and so on."""
+        a, b, asked = await sides_of(request, service, schemas.InterpolateOptions, schemas.InterpolateBody)
+        return made(await service.interpolate(a, _there(b), asked), _accepted(request))
 
     @app.post("/v1/measures", response_model=schemas.Added, status_code=HTTPStatus.CREATED)
     async def add(request: Request) -> Response:
@@ -168,6 +179,12 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None, hosts: fro
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     describe(app, lambda: service.collection.index)
     return app
+
+
+def _there(b: Measures | None) -> Measures:
+    if b is None:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "b: there are no measures to go with those of a")
+    return b
 
 
 def _accepted(request: Request) -> str:

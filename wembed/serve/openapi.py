@@ -21,6 +21,8 @@ _BODIES: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/distance": (schemas.DistanceBody, schemas.DistanceOptions),
     "/v1/pairwise": (schemas.PairwiseBody, schemas.DistanceOptions),
     "/v1/neighbors": (schemas.NeighborsBody, schemas.NeighborsOptions),
+    "/v1/barycenter": (schemas.BarycenterBody, schemas.BarycenterOptions),
+    "/v1/interpolate": (schemas.InterpolateBody, schemas.InterpolateOptions),
     "/v1/measures": (schemas.AddBody, schemas.AddOptions),
 }
 _FORMS = {
@@ -28,10 +30,13 @@ _FORMS = {
     "/v1/distance": (NPY, ARROW),
     "/v1/pairwise": (NPY, ARROW),
     "/v1/neighbors": (ARROW,),
+    "/v1/barycenter": (NPY, ARROW),
+    "/v1/interpolate": (NPY, ARROW),
 }
 _REFUSALS = {
     "401": "no key, or one that is not known",
     "403": "a key without the scope for this",
+    "408": "a body that does not come",
     "413": "a body, measures or atoms over a limit, which `limit` names",
     "422": "not measures, options out of range, or more work than a limit allows",
     "503": "too many requests are under way; come again",
@@ -60,7 +65,7 @@ def describe(app: FastAPI, index: Callable[[], Index]) -> None:
             for verb, told in verbs.items():
                 _refusals(path, verb, told)
                 if verb == "post":
-                    told["requestBody"], parameters = _body(path, examples[path], components)
+                    told["requestBody"], parameters = _body(path, examples.get(path), components)
                     told["parameters"] = told.get("parameters", []) + parameters
                     (good,) = [status for status in told["responses"] if status.startswith("2")]
                     for kind in _FORMS.get(path, ()):
@@ -82,7 +87,7 @@ def describe(app: FastAPI, index: Callable[[], Index]) -> None:
 
 
 def _examples(index: Index) -> dict[str, dict[str, Any]]:
-    """Bodies that can be sent as they are."""
+    """Bodies that can be sent as they are; none for what this model cannot do."""
     first, last = index.first().tolist()[0], index.first().tolist()[-1]
     one = index.at([first])
     measure: dict[str, Any]
@@ -91,22 +96,30 @@ def _examples(index: Index) -> dict[str, dict[str, Any]]:
     else:
         measure = {"points": one[0].support.tolist(), "weights": one[0].weights.tolist()}
     known, other = {"id": first}, {"id": last}
-    return {
+    model = index.embedder
+    how = "exact" if model.decoder is None and model.cost.splits_translation else "learned"
+    making: dict[str, dict[str, Any]] = {
+        "/v1/barycenter": {"measures": [known, other], "weights": [0.25, 0.75], "method": how},
+        "/v1/interpolate": {"a": [known], "b": [other], "t": [0, 0.5], "method": how},
+    }
+    found: dict[str, dict[str, Any]] = {
         "/v1/embed": {"measures": [measure]},
         "/v1/distance": {"a": [measure], "b": [measure]},
         "/v1/pairwise": {"a": [known, other]},
         "/v1/neighbors": {"measures": [measure], "k": 1},
         "/v1/measures": {"measures": [measure], "ids": [first], "update": True},
     }
+    return found | making if how == "exact" or model.decoder else found
 
 
 def _body(
-    path: str, example: dict[str, Any], components: dict[str, Any]
+    path: str, example: dict[str, Any] | None, components: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a path takes, and the options that are in the query where the body is not JSON."""
     body, options = _BODIES[path]
     content: dict[str, Any] = {
-        "application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}, "example": example}
+        "application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}
+        | ({} if example is None else {"example": example})
     }
     content |= {kind: {"schema": _binary(what)} for kind, what in BINARY.items()}
     if "a" in body.model_fields:

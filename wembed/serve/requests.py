@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams, UploadFile
 from wembed.measures import Measures
 from wembed.serve.bodies import measures_of_bytes, measures_of_json, parsed
 from wembed.serve.limits import RefusedError
-from wembed.serve.schemas import DistanceOptions, MeasureBody, RemoveBody
+from wembed.serve.schemas import MeasureBody, RemoveBody
 from wembed.serve.service import Service
 
 __all__ = ["asked_of", "removed_of", "sides_of", "wanted_of"]
@@ -21,7 +21,7 @@ _LONG = 1 << 18  # bytes of a body, from which on the thread that all requests s
 _SHOWN = 5  # names of a query that an answer tells of
 _JSON = "application/json"
 _FORM = "multipart/form-data"
-_LISTS = ("among", "ids", "labels")  # options that a query may give more than once
+_LISTS = ("among", "ids", "labels", "t", "weights")  # options that a query may give more than once
 
 Options = TypeVar("Options", bound=BaseModel)
 Found = TypeVar("Found")
@@ -83,9 +83,9 @@ def wanted_of(request: Request) -> list[int | str]:
 
 
 async def sides_of(
-    request: Request, service: Service, body: type[DistanceOptions]
-) -> tuple[Measures, Measures | None, DistanceOptions]:
-    """The two sides of distances, in JSON or in a form with a file for each; a body of another kind is one side.
+    request: Request, service: Service, options: type[Options], body: type[Options]
+) -> tuple[Measures, Measures | None, Options]:
+    """The two sides of what is asked, in JSON or in a form with a file for each; a body of another kind is one side.
 
     Raises:
         RefusedError: another content type, not what it says it is, or over a limit.
@@ -103,14 +103,14 @@ async def sides_of(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "a form has a file 'a' and, unless that is all, one 'b'"
             )
 
-    def read() -> tuple[Measures, Measures | None, DistanceOptions]:
+    def read() -> tuple[Measures, Measures | None, Options]:
         if kind == _JSON:
             _check_no_query(request)
             asked: Any = parsed(body, parts["a"][0], service.limits)
             return _listed(asked.a, service), None if asked.b is None else _listed(asked.b, service), asked
         a, b = (_filed(*parts[name], service) if name in parts else None for name in ("a", "b"))
         assert a is not None
-        return a, b, parsed(DistanceOptions, _query(request.query_params), service.limits)
+        return a, b, parsed(options, _query(request.query_params), service.limits)
 
     return await _read({kind: content for content, kind in parts.values()}, read)
 

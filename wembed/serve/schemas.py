@@ -8,6 +8,8 @@ __all__ = [
     "AddBody",
     "AddOptions",
     "Added",
+    "BarycenterBody",
+    "BarycenterOptions",
     "Chart",
     "DistanceBody",
     "DistanceOptions",
@@ -17,6 +19,9 @@ __all__ = [
     "Entry",
     "Failure",
     "Info",
+    "InterpolateBody",
+    "InterpolateOptions",
+    "Made",
     "MeasureBody",
     "MeasuresBody",
     "Neighbors",
@@ -129,6 +134,34 @@ class AddBody(AddOptions):
     measures: Listed
 
 
+class BarycenterOptions(_Strict):
+    """Of what a barycenter is made, and how."""
+
+    weights: Numbers | None = Field(None, description="of the measures, >= 0 and summing to 1; all the same without")
+    normalize: bool = Field(False, description="divide the weights by their sum")
+    method: str = Field("learned", description="learned, from vectors alone; polish, by couplings too; or exact")
+
+
+class BarycenterBody(BarycenterOptions):
+    """Measures, of all of which one is made."""
+
+    measures: Listed
+
+
+class InterpolateOptions(_Strict):
+    """Where on the way, and how that is found."""
+
+    t: Numbers = Field([0.5], description="shares of the way, from 0 to 1")
+    method: str = Field("learned", description="learned, from vectors alone; polish, by couplings too; or exact")
+
+
+class InterpolateBody(InterpolateOptions):
+    """Measures in pairs: from the first of `a` to the first of `b`, and so on."""
+
+    a: Listed
+    b: Listed
+
+
 class Embedded(BaseModel):
     """Vectors, whose Euclidean distance is the predicted one."""
 
@@ -185,16 +218,28 @@ class Chart(BaseModel):
     labels: list[str | None]
 
 
-class Entry(BaseModel):
+class MadeMeasure(BaseModel):
+    """A measure that was made."""
+
+    points: list[list[float]]
+    weights: list[float]
+    grid: list[int] | None = Field(description="of an image, the pixels along its axes")
+
+
+class Made(BaseModel):
+    """Measures that were made, and their vectors; of each pair those at each `t`, pair after pair."""
+
+    measures: list[MadeMeasure]
+    vectors: list[list[float]] = Field(description="(n, dim)")
+
+
+class Entry(MadeMeasure):
     """What the index holds of a measure."""
 
     id: Id
     label: str | None
     payload: Any
-    points: list[list[float]]
-    weights: list[float]
     vector: list[float]
-    grid: list[int] | None = Field(description="of an image, the pixels along its axes")
 
 
 class Entries(BaseModel):
@@ -217,6 +262,7 @@ class Info(BaseModel):
     maps: list[str] = Field(description="how a map can be made")
     method: str = Field(description="flat or hnsw")
     errors: dict[str, Any] | None = Field(description="of the model on unseen measures, as it was last evaluated")
+    decoder: str | None = Field(description="what vectors are decoded to; null where the model has not learned it")
     highest_level: float = Field(description="up to which intervals can be asked for")
     limits: dict[str, int]
 

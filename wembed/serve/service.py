@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
@@ -13,6 +14,9 @@ import numpy as np
 
 from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import distances_between, paired_distances
+from wembed.geometry import Decoded, barycenter, interpolate
+from wembed.geometry.decoded import THIN
+from wembed.geometry.means import ITERATIONS
 from wembed.index import Index
 from wembed.measures import Measures
 from wembed.records import Distances, Entry
@@ -21,7 +25,7 @@ from wembed.serve.charts import Chart, Charts, methods
 from wembed.serve.collection import Collection
 from wembed.serve.limits import Limits
 from wembed.serve.metrics import Metrics
-from wembed.serve.schemas import AddOptions, DistanceOptions, NeighborsOptions
+from wembed.serve.schemas import AddOptions, BarycenterOptions, DistanceOptions, InterpolateOptions, NeighborsOptions
 from wembed.transport.parallel import exact_distances
 from wembed.trust import Asked, answered, answered_each
 
@@ -145,6 +149,39 @@ class Service:
         labels = np.array(known, dtype=object).reshape(found.ids.shape)
         return vars(found) | {"labels": labels, "unusualness": encoded.unusualness}
 
+    async def barycenter(self, measures: Measures, asked: BarycenterOptions) -> Decoded:
+        """The barycenter of measures."""
+        turns = ITERATIONS.get(asked.method, 0)
+        first = THIN if asked.method == "polish" else int(measures.sizes.max(initial=0))
+        self.limits.check("solves", turns * len(measures), "exact couplings")
+        self._check_made(asked.method, 1, np.full(turns * len(measures), first), np.tile(measures.sizes, turns))
+        return await self._made(
+            asked.method,
+            lambda model: barycenter(model, measures, asked.weights, method=asked.method, normalize=asked.normalize),
+        )
+
+    async def interpolate(self, a: Measures, b: Measures, asked: InterpolateOptions) -> Decoded:
+        """What lies on the way from the first of a to the first of b, and so on."""
+        sizes = (a.sizes, b.sizes)
+        if asked.method == "polish":
+            sizes = (np.concatenate(sizes), np.full(len(a) + len(b), THIN))
+        elif asked.method == "learned" or len(a) != len(b):
+            sizes = (a.sizes[:0], b.sizes[:0])
+        self._check_made(asked.method, len(a) * len(asked.t), *sizes)
+        return await self._made(asked.method, lambda model: interpolate(model, a, b, asked.t, method=asked.method))
+
+    def _check_made(self, method: str, count: int, n: np.ndarray, m: np.ndarray) -> None:
+        self.limits.check("measures", count, "measures that are made", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if method == "learned":
+            atoms = count * self._model.check_decoder().most_atoms
+            self.limits.check("atoms", atoms, "atoms that are made", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self.limits.spending()(n, m)
+
+    async def _made(self, method: str, make: Callable[[Any], Decoded]) -> Decoded:
+        model = copy(self._model)
+        model.n_jobs = self._n_jobs
+        return await self._in(self._encoder if method == "learned" else self._solver, lambda: make(model))
+
     async def add(self, measures: Measures, asked: AddOptions) -> np.ndarray:
         """Take measures in; their ids, once they are on the disk."""
         encoded = await self.embed(measures)
@@ -235,6 +272,7 @@ class Service:
             "maps": methods(),
             "method": index.method,
             "errors": model.errors_,
+            "decoder": None if model.decoder is None else model.decoder.kind,
             "highest_level": model.trust.highest_level,
             "limits": asdict(self.limits),
         }

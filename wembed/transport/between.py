@@ -20,6 +20,7 @@ from wembed.transport.parallel import ALONE_WORK, Progress, in_workers, work_bou
 __all__ = ["Mixture", "Way", "images_of", "iterated", "mixed", "thinned", "ways"]
 
 _SETTLED = 1e-3  # of the spread of a barycenter: atoms that move less are where they belong
+_SLIVER = 1e-13  # mass that is there by rounding alone
 _TOGETHER = 50  # mixtures that a worker makes in one go
 
 Mixture = tuple[np.ndarray, np.ndarray]  # of any length: numbers of measures, and their weights
@@ -89,10 +90,9 @@ def _block_of_ways(a: Measures, b: Measures, through: Measures | None, cost: Gro
             one, other = one.cumsum(), other.cumsum()  # by the atom gone through, and as far for both at its end
             levels = np.union1d(one / one[-1], other / other[-1])
             mass = np.diff(levels, prepend=0.0)
-            level = (levels - mass / 2)[mass > 0]
+            level, mass = (levels - mass / 2)[mass > _SLIVER], mass[mass > _SLIVER]
             rows = rows[np.searchsorted(one / one[-1], level)]
             columns = columns[np.searchsorted(other / other[-1], level)]
-            mass = mass[mass > 0]
         found.append(Way(a[i].support[rows], b[i].support[columns], mass))
     return found
 
@@ -100,7 +100,7 @@ def _block_of_ways(a: Measures, b: Measures, through: Measures | None, cost: Gro
 def _pieces(one: Measure, other: Measure, cost: GroundCost) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the optimal coupling sends, atom by atom of the first: from which, to which, and how much."""
     coupling = solve(_clouds(one, other), 0, 1, cost).coupling
-    rows, columns = np.nonzero(coupling)
+    rows, columns = np.nonzero(coupling > _SLIVER)
     return rows, columns, coupling[rows, columns]
 
 

@@ -116,9 +116,33 @@ async function showDistance([a, b], place, mine) {
     told.textContent = `learned: ${digits(found.predicted[0])}`;
     if (sure) told.textContent += `, corrected ${digits(found.estimate[0])}; nine times in ten the exact one lies between ${digits(found.lower[0])} and ${digits(found.upper[0])}`;
     place.replaceChildren(told, exactly(a, { id: b }, "Solve it exactly"));
+    if (!about.decoder) return;
+    const slider = await way(pair).catch(trouble);
+    if (mine === turn) place.append(slider);
   } catch (error) {
     if (mine === turn) place.replaceChildren(trouble(error));
   }
+}
+
+// A slider along the way between two measures, and what is there.
+const STOPS = 21;
+async function way(pair) {
+  const times = Array.from({ length: STOPS }, (_, k) => k / (STOPS - 1));
+  const { measures: stops } = await ask("/v1/interpolate", { ...pair, t: times });
+  const figure = document.createElement("figure"), name = document.createElement("label"), slider = document.createElement("input");
+  const told = document.createElement("output"), frame = document.createElement("div"), shown = stops.map(picture);
+  figure.className = "way";
+  Object.assign(slider, { type: "range", min: 0, max: STOPS - 1, value: (STOPS - 1) / 2 });
+  name.append("From one to the other, learned ", slider);
+  const show = () => {
+    told.textContent = `${Math.round(100 * times[slider.value])} % of the way`;
+    slider.setAttribute("aria-valuetext", told.textContent);
+    frame.replaceChildren(shown[slider.value]);
+  };
+  slider.addEventListener("input", show);
+  figure.append(name, frame, told);
+  show();
+  return figure;
 }
 
 // A button that becomes the exact distance of a measure of the index and any other.
