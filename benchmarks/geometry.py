@@ -1,21 +1,30 @@
-"""How near are decoded digits, barycenters and interpolations to what they stand for, and how soon are they made?"""
+"""How near are decoded measures, barycenters and interpolations to what they stand for, and how soon are they made?"""
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import commit, record
+from common import RESULTS, commit, record
 from draw import PICTURES
 
 import wembed
 from wembed import Embedder, Measures, TrainingSettings
 from wembed.geometry import barycenter, class_means, interpolate
+from wembed.pictures import draw_interpolations
 from wembed.readers import digits
 
-KNOWN, MEMBERS, PAIRS = 9_000, 100, 200
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import fetch
+
+KNOWN, MEMBERS, PAIRS, UNSEEN_MESHES = 9_000, 100, 200, 150
+COLLECTIONS = ("digits", "doodles", "meshes")
+DOODLES = ("cat", "crab", "face")
 TIMES = (0.25, 0.5, 0.75)
 FAINT = 1e-4  # share of the brightest pixel of POT's barycenter, below which a pixel is left out
 FREE_ITERATIONS = 20  # of POT's barycenter of free atoms, after which it has all but settled
@@ -45,7 +54,7 @@ def timed(work: Callable[[], Measures]) -> tuple[Measures, float]:
 
 
 def of_pot(members: Measures) -> dict[str, Callable[[], Measures]]:
-    """Barycenters as POT has them: on the pixels, by entropic transport without its blur; and of free atoms."""
+    """Barycenters as POT has them: of images on the pixels, by entropic transport without its blur; of free atoms."""
     import ot
 
     def on_pixels() -> Measures:
@@ -64,11 +73,11 @@ def of_pot(members: Measures) -> dict[str, Callable[[], Measures]]:
         )
         return Measures.from_point_clouds([places], [first.weights])
 
-    return {"POT, on the pixels": on_pixels, "POT, free atoms": free}
+    return {"POT, on the pixels": on_pixels, "POT, free atoms": free} if members.grid else {"POT, free atoms": free}
 
 
 def barycenters(embedder: Embedder, measures: Measures, labels: np.ndarray, members: int) -> dict[str, Any]:
-    """Of unseen digits of each class: the objective over that of POT on the pixels, and how much sooner they come."""
+    """Of unseen measures of each class: the objective over that of POT on the same pixels, or of as many free atoms."""
     ratios: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for name in np.unique(labels).tolist():
@@ -84,7 +93,7 @@ def barycenters(embedder: Embedder, measures: Measures, labels: np.ndarray, memb
             costs[way] = objective(made, own)
             seconds.setdefault(way, []).append(took)
         for way, cost in costs.items():
-            ratios.setdefault(way, []).append(cost / costs["POT, on the pixels"])
+            ratios.setdefault(way, []).append(cost / costs[next(iter(costs))])
     return {
         way: {
             "objective_over_pots": float(np.mean(ratios[way])),
@@ -96,29 +105,21 @@ def barycenters(embedder: Embedder, measures: Measures, labels: np.ndarray, memb
 
 
 def drawn(embedder: Embedder, measures: Measures, labels: np.ndarray, file: Path) -> None:
-    """Barycenters of each class: learned, and of POT; and the way from a digit to another."""
-    import matplotlib.pyplot as plt
-
+    """Barycenters of each class: learned, and of POT; and the way from a measure of one to one of another."""
     names, means = class_means(embedder, measures, labels)
-    rows = [("learned", means.measures)]
-    pots = [of_pot(measures[np.flatnonzero(labels == name)])["POT, on the pixels"]() for name in names]
-    rows.append(("POT", Measures.concatenate(pots)))
-    a, b = measures[[int(np.argmax(labels == 3))]], measures[[int(np.argmax(labels == 5))]]
-    rows.append(("3 to 5", interpolate(embedder, a, b, np.linspace(0, 1, len(names))).measures))
-    figure, axes = plt.subplots(len(rows), len(names), figsize=(len(names), len(rows) + 0.2))
-    for line, (name, made) in zip(axes, rows, strict=True):
-        for axis, image in zip(line, made.histograms().reshape(-1, *(made.grid or ())), strict=True):
-            axis.imshow(image, cmap="gray_r")
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(name)
-    figure.tight_layout(pad=0.3)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    own = [measures[np.flatnonzero(labels == name)[:MEMBERS]] for name in names]
+    pots = Measures.concatenate([of_pot(members)["POT, on the pixels"]() for members in own])
+    a, b = own[3 % len(own)][[0]], own[5 % len(own)][[0]]
+    way = interpolate(embedder, a, b, np.linspace(0, 1, max(len(names), 7))).measures
+    rows = [("learned", means.measures), ("POT", pots), ("a way", way)]
+    draw_interpolations(rows, [], file, grid=measures.grid, cost=embedder.cost)
 
 
 def interpolations(embedder: Embedder, measures: Measures, pairs: int) -> dict[str, Any]:
     """How far W_2 to the ends is off the share of the way, in the mean over pairs."""
-    a, b = measures[:pairs], measures[pairs : 2 * pairs]
+    rng = np.random.default_rng(0)
+    ends = np.stack([rng.choice(len(measures), 2, replace=False) for _ in range(pairs)])
+    a, b = measures[ends[:, 0]], measures[ends[:, 1]]
     whole, found = apart(a, b), {}
     for method in ("learned", "polish", "exact"):
         for t in TIMES:
@@ -130,43 +131,85 @@ def interpolations(embedder: Embedder, measures: Measures, pairs: int) -> dict[s
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
-    smoke = parser.parse_args().smoke
-    measures, labels = digits()
-    known, unseen = (measures[:300], measures[9_000:9_060]) if smoke else (measures[:KNOWN], measures[KNOWN:])
+@dataclass(frozen=True)
+class Collection:
+    """Measures to learn from, others to ask about, and the classes of these.
+
+    Attributes:
+        known: to learn from.
+        unseen: to ask about.
+        labels: of these.
+        pairs: solved to learn from.
+        unit: of the distances.
+    """
+
+    known: Measures
+    unseen: Measures
+    labels: np.ndarray
+    pairs: int
+    unit: str
+
+
+def collected(name: str, smoke: bool) -> Collection:
+    if name == "digits":
+        measures, labels = digits()
+        known = measures[:300] if smoke else measures[:KNOWN]
+        unseen = slice(KNOWN, KNOWN + 60 if smoke else None)
+        return Collection(known, measures[unseen], np.asarray(labels)[unseen].astype(str), 20_000, "pixels")
+    if name == "doodles":
+        unseen_ones = [fetch.measures(f"quickdraw/{kind}") for kind in DOODLES]
+        every, unseen_doodles = fetch.measures("quickdraw"), Measures.concatenate(unseen_ones)
+        known = every[~np.isin(every.digests(), unseen_doodles.digests())]
+        known = known[np.sort(np.random.default_rng(0).permutation(len(known))[:KNOWN])]
+        labels = np.repeat(DOODLES, [len(one) for one in unseen_ones])
+        return Collection(known, unseen_doodles, labels, 20_000, "pixels")
+    every = fetch.measures("meshes")
+    order = np.random.default_rng(0).permutation(len(every))
+    unseen_meshes = every[np.sort(order[:UNSEEN_MESHES])]
+    return Collection(every[np.sort(order[UNSEEN_MESHES:])], unseen_meshes, np.repeat("all", UNSEEN_MESHES), 6_000, "")
+
+
+def sit(name: str, smoke: bool) -> dict[str, Any]:
+    has = collected(name, smoke)
     training = TrainingSettings(steps=20) if smoke else None
-    embedder = Embedder(pairs=900 if smoke else 20_000, training=training, verbose=True).fit(known)
+    embedder = Embedder(pairs=900 if smoke else has.pairs, training=training, verbose=True).fit(has.known)
     started = time.perf_counter()
-    embedder.fit_decoder(known[embedder.split_.train], steps=50 if smoke else 4_000)
+    embedder.fit_decoder(has.known[embedder.split_.train], steps=50 if smoke else 4_000)
     fitting = time.perf_counter() - started
-    vectors = embedder.encode(unseen)
+    unseen, vectors = has.unseen, embedder.encode(has.unseen)
     off = apart(unseen, embedder.decode(vectors))
     many = np.tile(vectors, (-(-10_000 // len(vectors)), 1))[: 500 if smoke else 10_000]
     _, seconds = timed(lambda: embedder.decode(many))
-    results = {
-        "digits": {
-            "known": len(known),
-            "unseen": len(unseen),
-            "decoder_seconds": fitting,
-            "reconstruction": {
-                "mean": float(off.mean()),
-                "p95": float(np.quantile(off, 0.95)),
-                "mean_distance": float(embedder.mean_distance_),
-            },
-            "decoded_per_second": len(many) / seconds,
-            "barycenters": barycenters(
-                embedder, unseen, np.asarray(labels)[9_000:][: len(unseen)], 10 if smoke else MEMBERS
-            ),
-            "interpolations": interpolations(embedder, unseen, 10 if smoke else PAIRS),
-            "date": time.strftime("%Y-%m-%d"),
-            "commit": commit(),
-        }
+    if not smoke and unseen.grid is not None:
+        drawn(embedder, unseen, has.labels, PICTURES / f"{name}.png")
+    return {
+        "known": len(has.known),
+        "unseen": len(unseen),
+        "unit": has.unit,
+        "decoder_seconds": fitting,
+        "reconstruction": {
+            "mean": float(off.mean()),
+            "p95": float(np.quantile(off, 0.95)),
+            "mean_distance": float(embedder.mean_distance_),
+        },
+        "decoded_per_second": len(many) / seconds,
+        "barycenters": barycenters(embedder, unseen, has.labels, 10 if smoke else MEMBERS),
+        "interpolations": interpolations(embedder, unseen, 10 if smoke else PAIRS),
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
     }
-    if not smoke:
-        drawn(embedder, unseen, np.asarray(labels)[9_000:], PICTURES / "barycenters.png")
-    record("geometry", __doc__ or "", results, smoke=smoke)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
+    parser.add_argument("--only", choices=COLLECTIONS, help="this collection alone; what is recorded of others stays")
+    asked = parser.parse_args()
+    names = [asked.only] if asked.only else COLLECTIONS[:1] if asked.smoke else COLLECTIONS
+    file = RESULTS / "geometry.json"
+    results = json.loads(file.read_text())["results"] if asked.only and file.exists() else {}
+    results |= {name: sit(name, asked.smoke) for name in names}
+    record("geometry", __doc__ or "", results, smoke=asked.smoke)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def draw_rows(
     Args:
         portraits: draws the measures.
         rows: for each its name, and the places of its measures.
-        titles: over each column.
+        titles: over each column; none for none.
     """
     frame = portraits.frame([place for _, places in rows for place in places])
     widest = max(len(places) for _, places in rows)
@@ -212,7 +212,7 @@ def draw_rows(
             axes.axis("off")
         line[0].set_ylabel(name, fontsize=8, parse_math=False)
         if number == 0:
-            for axes, title in zip(line, titles, strict=True):
+            for axes, title in zip(line, titles, strict=False):
                 axes.set_title(title, fontsize=8, parse_math=False)
     return figure
 
