@@ -124,10 +124,14 @@ def interpolations(embedder: Embedder, measures: Measures, pairs: int) -> dict[s
     for method in ("learned", "polish", "exact"):
         for t in TIMES:
             made = interpolate(embedder, a, b, t, method=method).measures
-            found[f"{method}, {t:g}"] = {
-                "to_a": float((apart(a, made) / (t * whole)).mean()),
-                "to_b": float((apart(made, b) / ((1 - t) * whole)).mean()),
-            }
+            laid = {method: made}
+            if method == "exact" and measures.grid is not None:
+                laid["exact, laid on pixels"] = made.on_pixels(measures.grid)
+            for way, one in laid.items():
+                found[f"{way}, {t:g}"] = {
+                    "to_a": float((apart(a, one) / (t * whole)).mean()),
+                    "to_b": float((apart(one, b) / ((1 - t) * whole)).mean()),
+                }
     return found
 
 
