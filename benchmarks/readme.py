@@ -224,10 +224,8 @@ def geometry() -> str:
     for name, one in found.items():
         first = next(iter(one["barycenters"].values()))["seconds"]
         for way, marks in one["barycenters"].items():
-            rows.append(
-                f"| {name}, {way} | {marks['objective_over_pots']:.3f}, {marks['highest']:.3f} | {marks['seconds']:.3g} | "
-                f"{first / marks['seconds']:.1f} |"
-            )
+            over = f"{marks['objective_over_pots']:.3f}, {marks['highest']:.3f}"
+            rows.append(f"| {name}, {way} | {over} | {marks['seconds']:.3g} | {first / marks['seconds']:.1f} |")
     ways = list(next(iter(found.values()))["interpolations"])
     rows += [
         "",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from io import StringIO
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 import wembed
 from wembed import cli
+from wembed.geometry import class_means, geodesic_pca
 from wembed.learning import curve
 
 
@@ -339,6 +342,98 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     assert code == 0
     assert "30 unseen measures (it has seen the other 270)" in err
     assert "recall@10, queries: 1" in err
+
+
+@pytest.fixture(scope="module")
+def decoding_run(fitted_run: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = Path(shutil.copytree(fitted_run, tmp_path_factory.mktemp("decoding") / "run"))
+    before = sys.argv
+    sys.argv = ["wembed", "decoder", str(place), str(folder / "digits.npy"), "--steps", "30", "--jobs", "1"]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = before
+    assert stopped.value.code == 0
+    return place
+
+
+def drawn(file: Path) -> np.ndarray:
+    """The picture, which is not of one colour."""
+    picture = np.asarray(Image.open(file).convert("L"))
+    assert picture.std() > 5
+    return picture
+
+
+def test_barycenters_are_drawn_and_kept(
+    decoding_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("b\na\na\n")
+    labels = ["--labels", tmp_path / "labels.txt", "--save", tmp_path / "means"]
+    command = ["barycenter", decoding_run, folder / "a.npy", "--out", tmp_path / "means.png", *labels]
+    assert run(capsys, *command)[0] == 0
+    drawn(tmp_path / "means.png")
+    made, measures = wembed.read(tmp_path / "means"), wembed.read(folder / "a.npy")
+    _, expected = class_means(wembed.load(decoding_run), measures, ["b", "a", "a"])
+    np.testing.assert_allclose(made.histograms(), expected.measures.histograms(), atol=1e-6)
+    code, _, err = run(capsys, *command[:4], tmp_path / "one.svg", "--method", "polish", "--jobs", 1)
+    assert (code, "The barycenter of 3 measures, polish" in err) == (0, True)
+    assert (tmp_path / "one.svg").read_text().startswith("<?xml")
+
+
+def test_the_way_from_one_to_another_is_drawn(
+    decoding_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = [folder / "a.npy", folder / "digits.npy", "--first", 2, "--last", 5]
+    command = ["interpolate", decoding_run, *ends, "--out", tmp_path / "strip.png", "--jobs", 1]
+    code, _, err = run(capsys, *command, "--steps", 4, "--save", tmp_path / "way")
+    exact = wembed.exact_distances(wembed.read(folder / "digits.npy"), [(2, 5)])[0]
+    assert (code, f"it is {exact:.4g} long" in err) == (0, True)
+    assert len(wembed.read(tmp_path / "way")) == 4
+    wide = drawn(tmp_path / "strip.png").shape[1]
+    assert run(capsys, *command, "--steps", 8)[0] == 0
+    assert drawn(tmp_path / "strip.png").shape[1] > 1.5 * wide
+
+
+def test_principal_geodesics_are_drawn_and_told(
+    decoding_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["geodesics", decoding_run, folder / "digits.npy", "--out", tmp_path / "walks.png"]
+    code, out, _ = run(capsys, *command, "--components", 2)
+    assert code == 0
+    drawn(tmp_path / "walks.png")
+    rows = list(csv.DictReader(StringIO(out)))
+    expected = geodesic_pca(wembed.load(decoding_run), wembed.read(folder / "digits.npy"), 2)
+    np.testing.assert_allclose([float(row["explained"]) for row in rows], expected.explained, rtol=1e-4)
+    np.testing.assert_allclose([float(row["standard_deviation"]) for row in rows], expected.deviations, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["barycenter", "RUN", "a.npy", "--out", "m.png"], "no decoder; give it one with .*`wembed decoder`"),
+        (["barycenter", "TAUGHT", "a.npy", "--out", "m.txt"], "pictures are written as"),
+        (["barycenter", "TAUGHT", "a.npy", "--out", "m.png", "--method", "fast"], "--method 'fast'; choose one of"),
+        (["interpolate", "TAUGHT", "a.npy", "b.npy", "--last", 3, "--out", "m.png"], "--last 3: .* holds 3 measures"),
+        (["geodesics", "TAUGHT", "a.npy", "--components", 3, "--out", "m.png"], "there are at most 2 of components"),
+        (["geodesics", "TAUGHT", "one.npy", "--out", "m.png"], "give two at least"),
+        (["geodesics", "TAUGHT", "a.npy", "--out", "m.png", "--save", "one.npy"], "is a file; measures are kept"),
+    ],
+)
+def test_what_cannot_be_made_is_a_sentence(
+    fitted_run: Path,
+    decoding_run: Path,
+    folder: Path,
+    arguments: list[object],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places: dict[object, object] = {"RUN": fitted_run, "TAUGHT": decoding_run}
+    places |= {name: folder / name for name in ("a.npy", "b.npy", "one.npy", "m.png", "m.txt")}
+    code, _, err = run(capsys, *(places.get(one, one) for one in arguments))
+    assert code == 2
+    assert re.search(said, err)
+    assert "Traceback" not in err
 
 
 def test_ids_of_another_kind_are_told(
