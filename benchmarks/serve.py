@@ -53,7 +53,7 @@ def served(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def request(path: bytes, body: bytes, kind: bytes = b"application/json") -> bytes:
-    head = b"POST %b HTTP/1.1\r\nHost: wembed\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
     return head % (path, kind, len(body)) + body
 
 
