@@ -106,14 +106,14 @@ def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
     fitted: Embedder, some_digits: Measures, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path)
-    measures, labels = digits()
-    sevens = measures[np.flatnonzero(np.asarray(labels) == 7)[-40:]]
+    measures, _ = digits()
+    some = measures[-40:]
     cost = []
-    for mixtures in (0, 400):
+    for mixtures in (0, 200):
         embedder = wembed.load(tmp_path)
-        embedder.fit_decoder(some_digits[fitted.split_.train], steps=300, mixtures=mixtures)
-        cost.append(np.square(between(barycenter(embedder, sevens).measures, sevens)).mean())
-    assert cost[1] < 0.97 * cost[0]
+        embedder.fit_decoder(some_digits[fitted.split_.train], steps=200, mixtures=mixtures)
+        cost.append(np.square(between(barycenter(embedder, some).measures, some)).mean())
+    assert cost[1] < 0.8 * cost[0]
 
 
 def test_couplings_make_a_learned_barycenter_better(decoding: Embedder) -> None:
@@ -127,7 +127,8 @@ def test_couplings_make_a_learned_barycenter_better(decoding: Embedder) -> None:
     assert cost["polish"] < cost["learned"]
     assert cost["exact"] < cost["learned"]
     assert cost["polish"] < 1.02 * cost["exact"]
-    assert told[:3] == [(20, 20), (20, 1_000), (40, 1_000)]
+    assert {(20, 20), (20, 1_000), (40, 1_000)} <= {*told}
+    assert told[0][0] < 20  # it is told while it goes on
 
 
 def test_a_learned_barycenter_is_the_mean_of_vectors_and_knows_its_weights(
@@ -250,7 +251,7 @@ def test_a_barycenter_is_the_sum_of_images_by_shares(fitted: Embedder) -> None:
 def test_clusters_are_those_that_are_apart(decoding: Embedder, unseen: Measures, method: str) -> None:
     shapes = [unseen[i] for i in range(3)]
     rng = np.random.default_rng(0)
-    places = np.repeat([[0.0, 0.0], [40.0, 0.0], [0.0, 60.0]], 4, axis=0) + rng.normal(size=(12, 2))
+    places = np.repeat([[-4.0, 0.0], [4.0, -3.0], [0.0, 6.0]], 4, axis=0) + 0.2 * rng.normal(size=(12, 2))
     measures = Measures.from_point_clouds(
         [shapes[i % 3].support + place for i, place in enumerate(places)], [shapes[i % 3].weights for i in range(12)]
     )

@@ -498,7 +498,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """Learn to make measures of vectors; the encoder stays as it is.
 
         Images are decoded to images of the same shape, histograms to histograms on the same support, and clouds to
-        clouds of a fixed number of weighted atoms. It learns from the measures, from distorted copies, and, for
+        clouds of a fixed number of atoms of equal mass. It learns from the measures, from distorted copies, and, for
         euclidean W_2, from what lies between some of them by exact couplings, so that the mean of vectors decodes to a
         barycenter. A tenth of the measures, at most 1,000, choose the best state of the decoder, which `save` keeps
         with the model.

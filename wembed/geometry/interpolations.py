@@ -7,12 +7,14 @@ from jaxtyping import Float64
 
 from wembed.embedder import Embedder
 from wembed.errors import SettingError
-from wembed.geometry.decoded import Decoded, check_method, decoded_thin
+from wembed.geometry.decoded import THIN, Decoded, check_method, decoded_thin
 from wembed.measures import Measures
-from wembed.transport.between import ways
+from wembed.transport.between import later, thinned, ways
 from wembed.transport.parallel import Progress
 
-__all__ = ["check_times", "interpolate"]
+__all__ = ["TURNS", "check_times", "interpolate"]
+
+TURNS = 2  # of a polish: the middle of the first way is nearer to the shortest than what was decoded
 
 
 def interpolate(
@@ -27,9 +29,9 @@ def interpolate(
         t: a number of [0, 1], or several.
         method: "learned", the same way between the vectors, decoded; "exact", the displacement interpolation along the
             optimal coupling (McCann 1997); "polish", along the coupling that exact couplings of both ends with what the
-            middle of their vectors decodes to give, of at most 150 atoms there (`wembed.transport.between.ways`). The
-            last two give clouds, and are for euclidean W_2.
-        progress: called with the pairs done and the pairs in all; not for "learned".
+            middle of their vectors decodes to give, of at most 150 atoms there (`wembed.transport.between.ways`), and
+            once more with the middle of that way. The last two give clouds, and are for euclidean W_2.
+        progress: called with the pairs done and the pairs in all, which a polish does twice; not for "learned".
 
     Returns:
         As many for each pair as t has numbers, pair after pair.
@@ -48,11 +50,15 @@ def interpolate(
     if method == "learned":
         way = (1 - times[:, None]) * left[:, None] + times[:, None] * right[:, None]
         return Decoded.from_vectors(embedder, way.reshape(-1, left.shape[1]))
-    through = None
-    if method == "polish":
+    cost, n_jobs = embedder.cost, embedder.n_jobs
+    if method == "exact":
+        found = ways(a, b, cost, None, n_jobs, progress)
+    else:
         middles = [decoded_thin(embedder, middle) for middle in (left + right) / 2]
-        through = Measures.from_point_clouds([one.support for one in middles], [one.weights for one in middles])
-    found = ways(a, b, embedder.cost, through, embedder.n_jobs, progress)
+        for turn in range(TURNS):
+            through = Measures.from_point_clouds([one.support for one in middles], [one.weights for one in middles])
+            found = ways(a, b, cost, through, n_jobs, later(progress, turn * len(a), TURNS * len(a)))
+            middles = [thinned(way.at(0.5)[0], THIN) for way in found]
     return Decoded.of(embedder, Measures.concatenate([way.at(one) for way in found for one in times.tolist()]))
 
 

@@ -75,17 +75,15 @@ class HistogramDecoder(_Decoder):
 
 
 class CloudDecoder(_Decoder):
-    """A fixed number of weighted atoms, by a perceptron; their mean is at 0."""
+    """A fixed number of points, by a perceptron."""
 
-    def __init__(self, dim: int, atoms: int, axes: int, unit: float, hidden: int = 512) -> None:
+    def __init__(self, dim: int, points: int, axes: int, unit: float, hidden: int = 512) -> None:
         super().__init__(dim)
-        self.atoms, self.axes, self.unit = atoms, axes, unit  # that of atoms from their mean, along an axis
-        last = nn.Linear(hidden, atoms * (axes + 1))
+        self.points, self.axes, self.unit = points, axes, unit  # that of a point from the middle, along an axis
+        last = nn.Linear(hidden, points * axes)
         self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
 
-    def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Points (n, atoms, axes) and weights (n, atoms) of vectors (n, dim)."""
-        found = self.layers(self.seen(vectors)).reshape(len(vectors), self.atoms, self.axes + 1)
-        weights = torch.softmax(found[..., -1], dim=1)
-        points = found[..., :-1] * self.unit
-        return points - (weights[..., None] * points).sum(dim=1, keepdim=True), weights
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Points (n, points, axes) of vectors (n, dim)."""
+        found: torch.Tensor = self.layers(self.seen(vectors)) * self.unit
+        return found.reshape(len(vectors), self.points, self.axes)

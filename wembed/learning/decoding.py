@@ -15,7 +15,7 @@ from torch import nn
 from wembed.errors import SettingError
 from wembed.learning.augmentation import distorted
 from wembed.learning.decoders import CloudDecoder, HistogramDecoder, ImageDecoder
-from wembed.learning.features import SlicedQuantiles, directions_for
+from wembed.learning.features import LinearTransport, directions_for
 from wembed.measures import Measures
 from wembed.transport.between import Mixture, mixed
 from wembed.transport.costs import GroundCost
@@ -34,11 +34,12 @@ _STRIDE = 5.0  # of one
 _LEAST_FACTOR = 0.2
 _WITHIN = 1e-9  # of the support's extent, that a centroid is met to
 _INSIDE = 0.02  # share of the support's extent, that a centroid keeps from its border
-_OF_TWO, _MOST_OF, _POOL = 0.7, 8, 1_000  # share of mixtures of two; of how many others are; chosen among how many
+_OF_TWO, _OF_MANY = 0.6, 0.15  # shares of mixtures of any two, and of many
+_MOST_OF, _MANY, _POOL = 8, 24, 1_000  # measures in one of a few, and in one of many; chosen among how many
 _STRENGTH, _COPIES, _MOST_COPIES = 0.5, 3, 30_000  # of distorted copies; for each measure, and at most
 _MOST_MIXED = 12_000
 _MOST_CHECKED = 1_000  # measures that choose the state of a decoder
-_LEVELS = 64  # steps of mass, in which quantile functions of clouds are compared
+_REFERENCE = 14  # draws which measures the reference of a cloud is made of
 
 
 class Decoding(ABC):
@@ -71,7 +72,7 @@ class Decoding(ABC):
         """The one that `description` and `arrays` were taken from, its decoder without weights yet."""
 
     @abstractmethod
-    def targets(self, measures: Measures) -> torch.Tensor:
+    def targets(self, measures: Measures, n_jobs: int, progress: Progress) -> torch.Tensor:
         """What the decoder is to give of each measure."""
 
     @abstractmethod
@@ -139,7 +140,7 @@ class _OnSupport(Decoding):
         """Points of the support."""
         return len(self.support)
 
-    def targets(self, measures: Measures) -> torch.Tensor:
+    def targets(self, measures: Measures, n_jobs: int, progress: Progress) -> torch.Tensor:
         """Masses (n, points)."""
         return torch.from_numpy(measures.histograms().astype(np.float32))
 
@@ -217,66 +218,71 @@ class HistogramDecoding(_OnSupport):
 
 
 class CloudDecoding(Decoding):
-    """Clouds of a fixed number of weighted atoms, trained on the sliced W_2 to the measure about its centroid.
+    """Clouds of a fixed number of atoms of equal mass, trained on where optimal maps send those of a reference.
 
-    Where vectors hold the centroid the decoder does not look at it, and a measure that is moved is decoded as moved.
+    These maps (linear optimal transport, Wang et al. 2013) say which atom of one cloud is which of another, so that a
+    decoder that is right in the mean is near to right; a distance of clouds alone leaves that open, and took far more
+    measures to learn from. Where vectors hold the centroid the decoder does not look at it, and a measure that is moved
+    is decoded as moved; else it learns the centroid too.
     """
 
     kind = "cloud"
 
-    def __init__(self, module: CloudDecoder, directions: np.ndarray, unit: float) -> None:
-        self.module, self.own, self.atoms, self.unit = module, module.looked_at, module.atoms, unit
-        self.features = SlicedQuantiles(directions, _LEVELS)
-        self.directions = torch.from_numpy(directions.astype(np.float32))
+    def __init__(self, module: CloudDecoder, reference: Float64[np.ndarray, "atoms axes"], placed: bool) -> None:
+        self.module, self.placed = module, placed
+        self.features = LinearTransport(reference[None])
 
     @classmethod
     def build(cls, dim: int, own: int, measures: Measures, atoms: int, flat: bool) -> "CloudDecoding":
+        reference = LinearTransport.build(measures, atoms, _REFERENCE).references[0]
         centred = measures.points() - np.repeat(measures.centroids(), measures.sizes, axis=0)
-        spread = float(np.sqrt((measures.weights[:, None] * centred**2).sum() / len(measures) / measures.dim))
-        directions = directions_for(measures.dim, np.random.default_rng(0))
-        return cls(CloudDecoder(own, atoms, measures.dim, spread or 1.0), directions, spread or 1.0)
+        spread = float(np.sqrt((measures.weights[:, None] * centred**2).sum() / len(measures) / measures.dim)) or 1.0
+        return cls._of(own, reference, spread, placed=own < dim)
 
     @classmethod
     def restored(cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "CloudDecoding":
-        directions = arrays["decoding.directions"]
-        unit = float(description["unit"])
-        own, atoms = int(description["own"]), int(description["atoms"])
-        return cls(CloudDecoder(own, atoms, directions.shape[1], unit), directions, unit)
+        own, unit = int(description["own"]), float(description["unit"])
+        return cls._of(own, arrays["decoding.reference"], unit, placed=own < dim)
+
+    @classmethod
+    def _of(cls, own: int, reference: np.ndarray, unit: float, *, placed: bool) -> "CloudDecoding":
+        atoms, axes = reference.shape
+        return cls(CloudDecoder(own, atoms + (not placed), axes, unit), reference, placed)
 
     @property
     def most_atoms(self) -> int:
         """As many as each has."""
-        return self.atoms
+        return len(self.features.references[0])
 
-    def targets(self, measures: Measures) -> torch.Tensor:
-        """Quantile functions (n, directions x levels) of the centred measures."""
-        return torch.from_numpy(self.features(measures))
+    def targets(self, measures: Measures, n_jobs: int, progress: Progress) -> torch.Tensor:
+        """Places (n, atoms, axes) about the centroid, and last the centroid where vectors do not hold it."""
+        atoms, axes = self.features.references[0].shape
+        places = self.features(measures, n_jobs, progress).reshape(-1, atoms, axes) * np.float32(atoms**0.5)
+        if not self.placed:
+            places = np.concatenate([places, measures.centroids()[:, None].astype(np.float32)], axis=1)
+        return torch.from_numpy(places)
 
     def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The squared sliced W_2 of what is made and the measures, in squares of a typical distance."""
-        points, weights = self.module(vectors)
-        along = (points @ self.directions.to(points.device).T).transpose(1, 2)  # (n, directions, atoms)
-        along, order = along.sort(dim=2)
-        mass = weights[:, None, :].expand_as(along).gather(2, order)
-        made = _averaged(along, mass, _LEVELS).flatten(1) * (self.directions.shape[1] / self.features.size) ** 0.5
-        lost: torch.Tensor = (made - targets).square().sum(dim=1).mean() / self.unit**2
-        return lost
+        """How far atoms are off, in squares of a typical distance; a centroid that is off counts as all of them."""
+        off = (self.module(vectors) - targets).square().sum(dim=2)
+        lost = off[:, : self.most_atoms].mean(dim=1) + off[:, self.most_atoms :].sum(dim=1)
+        return lost.mean() / self.module.unit**2  # type: ignore[operator,no-any-return]
 
     def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
-        """About the centroids, or about 0."""
-        points, weights = (part.cpu().numpy().astype(np.float64) for part in self.module(vectors))
-        weights /= weights.sum(axis=1, keepdims=True)
-        points -= (weights[..., None] * points).sum(axis=1, keepdims=True)
-        if centroids is not None:
-            points += centroids[:, None]
+        """About the centroids that vectors hold, or else those that are learned."""
+        found = self.module(vectors).cpu().numpy().astype(np.float64)
+        points = found[:, : self.most_atoms]
+        points -= points.mean(axis=1, keepdims=True)
+        points += found[:, self.most_atoms :] if centroids is None else centroids[:, None]
         sizes = np.full(len(points), points.shape[1])
-        return Measures.from_flat(points.reshape(-1, points.shape[2]), weights.ravel(), sizes)
+        equal = np.full(points.shape[0] * points.shape[1], 1 / points.shape[1])
+        return Measures.from_flat(points.reshape(-1, points.shape[2]), equal, sizes)
 
     def description(self) -> dict[str, Any]:
-        return {"kind": self.kind, "own": self.own, "atoms": self.atoms, "unit": self.unit}
+        return {"kind": self.kind, "own": self.module.looked_at, "unit": self.module.unit}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"decoding.directions": self.features.directions}
+        return {"decoding.reference": self.features.references[0]}
 
 
 DECODINGS: dict[str, type[Decoding]] = {
@@ -346,7 +352,8 @@ def learned_decoding(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoding = DECODINGS[kind].build(vectors[0].shape[1], own, measures, settings.atoms, flat)
-        _train(decoding, np.concatenate(vectors), everything, np.sort(check), settings, shown("decoder"))
+        targets = decoding.targets(everything, settings.n_jobs, shown("transport maps"))
+        _train(decoding, np.concatenate(vectors), targets, np.sort(check), settings, shown("decoder"))
     return decoding
 
 
@@ -366,12 +373,17 @@ def _copies(measures: Measures, seed: int) -> Measures:
 
 
 def _mixtures(vectors: Float[np.ndarray, "n dim"], count: int, seed: int) -> list[Mixture]:
-    """Choices of measures to learn from what lies between: of any two, and of a few that are near to each other."""
+    """Choices of measures to learn from what lies between: any two, a few that are near to each other, and any many."""
     rng, found = np.random.default_rng([seed, 13]), list[Mixture]()
-    for _ in range(count):
-        if rng.random() < _OF_TWO:
+    for kind in rng.random(count).tolist():
+        if kind < _OF_TWO:
             share = rng.random()
             found.append((rng.choice(len(vectors), 2, replace=False), np.array([1 - share, share])))
+            continue
+        if kind < _OF_TWO + _OF_MANY:
+            rows = rng.choice(len(vectors), min(_MANY, len(vectors)), replace=False)
+            first = np.argsort(np.square(vectors[rows] - vectors[rows].mean(axis=0)).sum(axis=1))
+            found.append((rows[first], np.full(len(rows), 1 / len(rows))))
             continue
         pool = rng.choice(len(vectors), min(_POOL, len(vectors)), replace=False)
         far = np.square(vectors[pool] - vectors[pool[0]]).sum(axis=1)
@@ -386,14 +398,14 @@ def _mixtures(vectors: Float[np.ndarray, "n dim"], count: int, seed: int) -> lis
 def _train(
     decoding: Decoding,
     vectors: Float[np.ndarray, "n dim"],
-    measures: Measures,
+    targets: torch.Tensor,
     check: Int64[np.ndarray, " v"],
     settings: DecoderSettings,
     progress: Progress,
 ) -> None:
     """Train a decoder in place and leave it in its best state on the measures it is checked on, and not trained on."""
     steps, seed, device = settings.steps, settings.seed, settings.device
-    known, targets = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), decoding.targets(measures)
+    known = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
     rows = np.setdiff1d(np.arange(len(known)), check)
     module = decoding.module.to(device)
     module.start_from(known[rows])  # type: ignore[operator]
@@ -430,26 +442,6 @@ def _train(
     module.to("cpu").eval()
     if not all(math.isfinite(one) for _, one in history):
         raise SettingError("the decoder did not learn anything finite; rescale the measures")
-
-
-def _averaged(position: torch.Tensor, mass: torch.Tensor, levels: int) -> torch.Tensor:
-    """Mean of quantile functions over each of `levels` equal steps of mass; the last axis is sorted by position.
-
-    The integral of a quantile function is piecewise linear, with a knot at each cumulated mass.
-    """
-    reached = mass.cumsum(dim=-1)
-    reached = reached / reached[..., -1:]
-    integral = (mass * position).cumsum(dim=-1)
-    edges = torch.arange(1, levels, device=mass.device, dtype=mass.dtype) / levels
-    edges = edges.expand(*mass.shape[:-1], levels - 1).contiguous()
-    first = torch.searchsorted(reached.detach().contiguous(), edges).clamp_max(mass.shape[-1] - 1)
-    before = (first - 1).clamp_min(0)
-    started = first > 0
-    done = torch.where(started, reached.gather(-1, before), torch.zeros_like(edges))
-    there = torch.where(started, integral.gather(-1, before), torch.zeros_like(edges))
-    inner = there + (edges - done) * position.gather(-1, first)
-    whole = torch.cat([torch.zeros_like(integral[..., :1]), inner, integral[..., -1:]], dim=-1)
-    return whole.diff(dim=-1) * levels
 
 
 def _moved(

@@ -188,7 +188,7 @@ class _Body:
 
     def __init__(self, gate: Gate, receive: Receive, headers: Headers) -> None:
         self._gate, self._receive, self._bytes = gate, receive, 0
-        self._until = time.monotonic() + gate.patience
+        self._until = asyncio.get_running_loop().time() + gate.patience
         self.awaited = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         self.counted = 0
 
@@ -206,7 +206,8 @@ class _Body:
         if not self.awaited:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._until - time.monotonic())
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
         except TimeoutError as error:
             raise RefusedError(
                 HTTPStatus.REQUEST_TIMEOUT,

@@ -16,6 +16,7 @@ from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import distances_between, paired_distances
 from wembed.geometry import Decoded, barycenter, interpolate
 from wembed.geometry.decoded import THIN
+from wembed.geometry.interpolations import TURNS
 from wembed.geometry.means import ITERATIONS
 from wembed.index import Index
 from wembed.measures import Measures
@@ -164,7 +165,7 @@ class Service:
         """What lies on the way from the first of a to the first of b, and so on."""
         sizes = (a.sizes, b.sizes)
         if asked.method == "polish":
-            sizes = (np.concatenate(sizes), np.full(len(a) + len(b), THIN))
+            sizes = (np.tile(np.concatenate(sizes), TURNS), np.full(TURNS * (len(a) + len(b)), THIN))
         elif asked.method == "learned" or len(a) != len(b):
             sizes = (a.sizes[:0], b.sizes[:0])
         self._check_made(asked.method, len(a) * len(asked.t), *sizes)

@@ -15,12 +15,13 @@ from jaxtyping import Float64
 from wembed.measures import Measure, Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve
-from wembed.transport.parallel import ALONE_WORK, Progress, in_workers, work_boundaries, work_of
+from wembed.transport.parallel import ALONE_WORK, Progress, in_threads, in_workers, work_boundaries, work_of
 
-__all__ = ["Mixture", "Way", "images_of", "iterated", "mixed", "thinned", "ways"]
+__all__ = ["Mixture", "Way", "images_of", "iterated", "later", "mixed", "thinned", "ways"]
 
 _SETTLED = 1e-3  # of the spread of a barycenter: atoms that move less are where they belong
 _SLIVER = 1e-13  # mass that is there by rounding alone
+_PIECES = 8  # of what is soon done
 _TOGETHER = 50  # mixtures that a worker makes in one go
 
 Mixture = tuple[np.ndarray, np.ndarray]  # of any length: numbers of measures, and their weights
@@ -190,7 +191,7 @@ def iterated(
     used = np.flatnonzero(shares)
     some, own = measures[used], shares[used]
     for turn in range(iterations):
-        shown = _later(progress, turn * len(used), iterations * len(used))
+        shown = later(progress, turn * len(used), iterations * len(used))
         points = np.sum(_images(start, some, own, cost, n_jobs, shown), axis=0)[0]
         step = _root_mean_square(points - start.support, start.weights)
         start = Measure(points, start.weights)
@@ -203,7 +204,7 @@ def _root_mean_square(moved: np.ndarray, mass: np.ndarray) -> float:
     return float(np.sqrt(mass @ np.square(moved).sum(axis=1)))
 
 
-def _later(progress: Progress | None, before: int, total: int) -> Progress | None:
+def later(progress: Progress | None, before: int, total: int) -> Progress | None:
     """Progress of a part that begins after some is done."""
     return None if progress is None else lambda done, _: progress(before + done, total)
 
@@ -284,11 +285,24 @@ def _in_blocks(
     progress: Progress | None,
 ) -> list[Any]:
     """What a function makes of each block of about equal work, in their order."""
-    cuts = work_boundaries([work]).tolist()
-    blocks = [slice(*ends) for ends in pairwise(cuts)]
     alone = float(work.sum()) < ALONE_WORK
+    cuts = _even(work) if alone else work_boundaries([work]).tolist()
+    blocks = [slice(*ends) for ends in pairwise(cuts)]
     sizes = [block.stop - block.start for block in blocks]
-    return _in_order(function, map(task, blocks), sizes, 1 if alone else n_jobs, progress)
+    if not alone:
+        return _in_order(function, map(task, blocks), sizes, n_jobs, progress)
+    made = []
+    for found, done in zip(in_threads(function, map(task, blocks), n_jobs), np.cumsum(sizes).tolist(), strict=True):
+        made.append(found)
+        if progress:
+            progress(done, len(work))
+    return made
+
+
+def _even(work: Float64[np.ndarray, " n"]) -> list[int]:
+    """Cuts into a few blocks of about equal work; where, does not depend on who does it."""
+    ends = np.searchsorted(work.cumsum(), np.linspace(0, work.sum(), _PIECES + 1)[1:-1])
+    return sorted({0, *ends.tolist(), len(work)})
 
 
 def _in_order(

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pickle import PicklingError
@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "block_boundaries",
     "exact_distances",
+    "in_threads",
     "in_workers",
     "solve_blocks",
     "start_workers",
@@ -169,6 +170,17 @@ def in_workers(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n
             f"the workers could not be given their data: {error.__cause__ or error}; make room in the temporary "
             "folder, or name another one in JOBLIB_TEMP_FOLDER"
         ) from error
+
+
+def in_threads(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n_jobs: int) -> Iterator[Any]:
+    """Call a function with each tuple of arguments and yield the results in their order.
+
+    For what is too short for processes: POT's network simplex lets other threads run, while most else does not.
+    """
+    from joblib import effective_n_jobs  # imported late: half of wembed never solves
+
+    with _thread_pools().limit(limits=1), ThreadPoolExecutor(int(effective_n_jobs(n_jobs))) as pool:
+        yield from pool.map(lambda task: function(*task), tasks)
 
 
 @lru_cache(maxsize=1)
