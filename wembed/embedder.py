@@ -584,9 +584,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
-        trusted = {
-            f"trust.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._trust.arrays().items()
-        }
+        trusted = {f"trust.{name}": torch.from_numpy(np.array(a)) for name, a in self._trust.arrays().items()}
         tensors |= trusted
         tensors["digests"] = torch.from_numpy(self._digests)
         tensors["calibrated_on"] = torch.from_numpy(self._calibrated_on)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,6 +17,7 @@ from wembed.errors import MeasureError, ReadError
 
 __all__ = ["Measure", "Measures", "hashed_points"]
 
+_SMALL = 1 << 16  # pixels of a grid whose places are kept, to be there for the next images
 _BLOCK = 1 << 22  # numbers looked at in one go while checking and packing
 
 
@@ -76,7 +77,7 @@ class Measures:
         if images.size == 0:
             raise MeasureError(f"there are no images in an array of shape {images.shape}")
         grid = tuple(int(side) for side in images.shape[1:])
-        support = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), axis=1).astype(np.float64)
+        support = _small_grid(grid) if math.prod(grid) <= _SMALL else _places(grid)
         offsets, weights, atoms = _pack_rows(images.reshape(len(images), -1), "image")
         return cls(offsets, support, weights, atoms, grid)
 
@@ -412,6 +413,18 @@ class Measures:
         """Those it is made of, by name."""
         named = {"offsets": self.offsets, "support": self.support, "weights": self.weights}
         return named if self.atoms is None else named | {"atoms": self.atoms}
+
+
+def _places(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
+    """Of the pixels of a grid."""
+    places = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), axis=1).astype(np.float64)
+    places.flags.writeable = False  # many measures may have it in common
+    return places
+
+
+@lru_cache(maxsize=16)
+def _small_grid(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
+    return _places(grid)
 
 
 def hashed_points(points: Float64[np.ndarray, "n dim"]) -> np.ndarray:

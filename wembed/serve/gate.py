@@ -6,9 +6,9 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
@@ -24,6 +24,7 @@ __all__ = ["Gate"]
 _GONE = 499  # as nginx has it: whoever asked has closed the connection
 _BROKEN = "something went wrong here; the log of the service tells what, under this request id"
 _OPEN = ("/healthz", "/readyz")  # asked by those who watch over the service, and never refused
+_PORT = re.compile(":[0-9]*$")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("wembed.serve")
 
@@ -35,6 +36,11 @@ def _path(scope: Scope) -> str:
     routes = getattr(scope.get("app"), "routes", ())
     matching = (route.path_format for route in routes if route.matches(scope)[0] is Match.FULL)
     return next(map(str, matching), "other")
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Of several with one name the last: each is looked for often, and a search through all takes long."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
 class Gate:
@@ -65,7 +71,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers, started, status = Headers(scope=scope), time.perf_counter(), 500
+        headers, started, status = _decoded(scope["headers"]), time.perf_counter(), 500
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -77,7 +83,7 @@ class Gate:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -118,7 +124,7 @@ class Gate:
                     )
                 )
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         path = scope["path"]
         if path in _OPEN:
             return
@@ -132,7 +138,7 @@ class Gate:
         if length.isascii() and length.isdecimal() and len(length) < 20:
             self.check_body(int(length))
 
-    def _check_key(self, headers: Headers, scope: str) -> None:
+    def _check_key(self, headers: Mapping[str, str], scope: str) -> None:
         kind, _, key = headers.get("authorization", "").partition(" ")
         scopes = scopes_of(key.strip(), self._keys or ()) if kind.lower() == "bearer" else frozenset[str]()
         if not scopes:
@@ -142,15 +148,14 @@ class Gate:
         if scope not in scopes:
             raise RefusedError(HTTPStatus.FORBIDDEN, f"this takes a key with the scope {scope!r}, and yours has none")
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, headers: Mapping[str, str]) -> None:
         if self._hosts is None:
             return
         named = {"Host": headers.get("host", "")}
         if "origin" in headers:
             named["Origin"] = headers["origin"].partition("://")[2]
         for header, value in named.items():
-            name = re.sub(r":[0-9]*$", "", value.lower()).strip("[]")
-            if name not in self._hosts:
+            if _PORT.sub("", value.lower()).strip("[]") not in self._hosts:
                 raise RefusedError(
                     HTTPStatus.FORBIDDEN,
                     f"this service is asked by the name {' or '.join(sorted(self._hosts))}, and the header {header} "
@@ -186,7 +191,7 @@ class _Body:
     It may be longer than it says, or not say how long it is.
     """
 
-    def __init__(self, gate: Gate, receive: Receive, headers: Headers) -> None:
+    def __init__(self, gate: Gate, receive: Receive, headers: Mapping[str, str]) -> None:
         self._gate, self._receive, self._bytes = gate, receive, 0
         self._until = asyncio.get_running_loop().time() + gate.patience
         self.awaited = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

@@ -9,6 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.datastructures import QueryParams, UploadFile
 
+from wembed.errors import WembedError
 from wembed.measures import Measures
 from wembed.serve.bodies import measures_of_bytes, measures_of_json, parsed
 from wembed.serve.limits import RefusedError
@@ -107,7 +108,7 @@ async def sides_of(
         if kind == _JSON:
             _check_no_query(request)
             asked: Any = parsed(body, parts["a"][0], service.limits)
-            return _listed(asked.a, service), None if asked.b is None else _listed(asked.b, service), asked
+            return *_listed_sides(asked.a, asked.b, service), asked
         a, b = (_filed(*parts[name], service) if name in parts else None for name in ("a", "b"))
         assert a is not None
         return a, b, parsed(options, _query(request.query_params), service.limits)
@@ -117,6 +118,19 @@ async def sides_of(
 
 def _listed(given: list[MeasureBody], service: Service) -> Measures:
     return service.placed(measures_of_json(given, service.known, service.support, service.limits))
+
+
+def _listed_sides(
+    a: list[MeasureBody], b: list[MeasureBody] | None, service: Service
+) -> tuple[Measures, Measures | None]:
+    """Both sides, where they are images in one go: of a single pair that takes half the time."""
+    if b and a and b[0].image is not None and a[0].image is not None:
+        try:
+            together = _listed([*a, *b], service)
+            return together[: len(a)], together[len(a) :]
+        except WembedError:
+            pass  # which side it is about is told below
+    return _listed(a, service), None if b is None else _listed(b, service)
 
 
 def _filed(content: bytes, kind: str, service: Service) -> Measures:
