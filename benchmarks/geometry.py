@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from common import RESULTS, commit, record
+from common import RESULTS, commit, record, spread
+from digits import Exam, stored
 from draw import PICTURES
 
 import wembed
 from wembed import Embedder, Measures, TrainingSettings
+from wembed.euclidean import distances_between
 from wembed.geometry import barycenter, class_means, interpolate
 from wembed.pictures import draw_interpolations
 from wembed.readers import digits
@@ -24,6 +27,7 @@ import fetch
 
 KNOWN, MEMBERS, PAIRS, UNSEEN_MESHES = 9_000, 100, 200, 150
 COLLECTIONS = ("digits", "doodles", "meshes")
+WEIGHTS, SEEDS, AMONG = (0.0, 0.001, 0.01, 0.1), 3, 300
 DOODLES = ("cat", "crab", "face")
 TIMES = (0.25, 0.5, 0.75)
 FAINT = 1e-4  # share of the brightest pixel of POT's barycenter, below which a pixel is left out
@@ -204,15 +208,48 @@ def sit(name: str, smoke: bool) -> dict[str, Any]:
     }
 
 
+def together(smoke: bool) -> dict[str, Any]:
+    """Digits, by encoders that a decoder was trained along with: how near their distances are, and what they decode to.
+
+    The decoders are compared as they were trained along, and as `fit_decoder` trains another one afterwards, here
+    without mixtures.
+    """
+    has = collected("digits", smoke)
+    few = has.unseen[: 40 if smoke else AMONG]
+    found: dict[str, Any] = {}
+    with TemporaryDirectory() as folder:
+        store = stored(has.known, Path(folder) / "known", 900 if smoke else has.pairs)
+        exam = Exam(few, Path(folder) / "unseen")
+        for weight in WEIGHTS:
+            marks = []
+            for seed in range(1 if smoke else SEEDS):
+                settings = TrainingSettings(steps=20 if smoke else None, reconstruction=weight, seed=seed)
+                embedder = Embedder(training=settings, references=0, verbose=True).fit(has.known, distances=store)
+                vectors = embedder.encode(few)
+                marked = exam.marks(distances_between(vectors, vectors))
+                mark = {name: marked[name] for name in ("relative_error", "recall_at_10")}
+                if weight:
+                    mark["trained along"] = float(apart(few, embedder.decode(vectors)).mean())
+                embedder.fit_decoder(has.known[embedder.split_.train], steps=50 if smoke else 4_000, mixtures=0)
+                mark["trained afterwards"] = float(apart(few, embedder.decode(vectors)).mean())
+                marks.append(mark)
+                print(weight, seed, mark, flush=True)
+            found[str(weight)] = {name: spread([mark[name] for mark in marks]) for name in marks[0]}
+    return {"known": len(has.known), "unseen": len(few), "pairs": has.pairs, "seeds": SEEDS, "weights": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; nothing is recorded")
-    parser.add_argument("--only", choices=COLLECTIONS, help="this collection alone; what is recorded of others stays")
+    parser.add_argument(
+        "--only", choices=(*COLLECTIONS, "together"), help="this part alone; what is recorded of others stays"
+    )
     asked = parser.parse_args()
-    names = [asked.only] if asked.only else COLLECTIONS[:1] if asked.smoke else COLLECTIONS
+    all_parts = ("digits", "together") if asked.smoke else (*COLLECTIONS, "together")
     file = RESULTS / "geometry.json"
     results = json.loads(file.read_text())["results"] if asked.only and file.exists() else {}
-    results |= {name: sit(name, asked.smoke) for name in names}
+    for name in [asked.only] if asked.only else all_parts:
+        results[name] = together(asked.smoke) if name == "together" else sit(name, asked.smoke)
     record("geometry", __doc__ or "", results, smoke=asked.smoke)
 
 

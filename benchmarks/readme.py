@@ -202,7 +202,7 @@ def copies() -> str:
 
 
 def geometry() -> str:
-    found = recorded("geometry")["results"]
+    found = {name: one for name, one in recorded("geometry")["results"].items() if name != "together"}
     rows = [f"| | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
 
     def row(what: str, told: Callable[[dict[str, Any]], str]) -> None:
@@ -237,6 +237,29 @@ def geometry() -> str:
         cells = ["" if one is None else f"{one['to_a']:.3f}, {one['to_b']:.3f}" for one in marks]
         rows.append(f"| {', t = '.join(way.rsplit(', ', 1))} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def together() -> str:
+    """Encoders that a decoder was trained along with, a row for each weight of its loss."""
+    rows = [
+        "| `reconstruction` | error of distances | recall@10 | W_2 to what is decoded: along | afterwards |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for weight, marks in recorded("geometry")["results"]["together"]["weights"].items():
+        cells = [
+            f"{float(weight):g}",
+            told(marks["relative_error"], lambda share: f"{share:.2%}"),
+            told(marks["recall_at_10"], lambda share: f"{share:.3f}"),
+            told(marks["trained along"], lambda far: f"{far:.3f}") if "trained along" in marks else "",
+            told(marks["trained afterwards"], lambda far: f"{far:.3f}"),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def told(marks: dict[str, float], number: Callable[[float], str]) -> str:
+    """The median of a few, and their range."""
+    return f"{number(marks['median'])} ({number(marks['min'])} to {number(marks['max'])})"
 
 
 def index() -> str:
@@ -294,7 +317,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "scale": scale,
     },
     "docs/choosing.md": {"index": index},
-    "docs/geometry.md": {"geometry": geometry},
+    "docs/geometry.md": {"geometry": geometry, "together": together},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {
         "intervals": intervals,

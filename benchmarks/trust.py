@@ -18,6 +18,7 @@ import wembed
 from wembed import Embedder, Index, Measures, TrainingSettings
 from wembed.progress import bar
 from wembed.readers import digits
+from wembed.unusual import UNUSUAL
 
 KINDS = {
     "MNIST": TASKS["mnist, W_2"],
@@ -147,7 +148,7 @@ def strange(embedder: Embedder, unseen: Measures, others: dict[str, Measures]) -
     found: dict[str, dict[str, float | bool]] = {
         "unseen digits": {
             "above_1": float((usual > 1).mean()),
-            "warned_of": float((usual >= wembed.trust.UNUSUAL).mean()),
+            "warned_of": float((usual >= UNUSUAL).mean()),
             "warned_of_together": warns(embedder, unseen),
         }
     }
@@ -157,7 +158,7 @@ def strange(embedder: Embedder, unseen: Measures, others: dict[str, Measures]) -
         found[name] = {
             "auroc": float(roc_auc_score(truth, np.concatenate([usual, score]))),
             "above_1": float((score > 1).mean()),
-            "warned_of": float((score >= wembed.trust.UNUSUAL).mean()),
+            "warned_of": float((score >= UNUSUAL).mean()),
             "warned_of_together": warns(embedder, other),
         }
     return found

@@ -164,8 +164,8 @@ def test_neighbours_are_found_among_those_wanted(
     [
         ({"ids": [1, 2]}, "3 measures and 2 ids"),
         ({"ids": [1, 2, 1]}, "the id 1 comes 2 times"),
-        ({"ids": [1.5, 2, 3]}, "whole numbers, or strings"),
-        ({"ids": [1, 2, 2**63]}, "whole numbers, or strings"),
+        ({"ids": [1.5, 2, 3]}, "the ids 1.5, 2, 3 are not whole numbers below 2\\^63, nor strings"),
+        ({"ids": [1, 2, 2**63]}, "not whole numbers below 2\\^63, nor strings"),
         ({"ids": "abc"}, "ids='abc'; give a list, one for each of 3 measures"),
         ({"labels": 7}, "labels=7; give a list"),
         ({"ids": [59, 100, 101]}, "the id 59 is there already; give another one, or use update"),

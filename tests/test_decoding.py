@@ -1,6 +1,8 @@
 """Decoders: what they make of vectors is near to the measures, about the same centroids, and saved with the model."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import torch
 
 import wembed
 from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
+from wembed.learning.decoders import ImageDecoder
+from wembed.learning.decoding import ImageDecoding
 
 
 def apart(a: Measures, b: Measures, cost: wembed.GroundCost | None = None) -> np.ndarray:
@@ -154,3 +158,86 @@ def test_pixels_share_an_atom_so_that_its_place_is_kept() -> None:
     assert images.sizes[1:].tolist() == [1, 4]
     border = Measures.from_point_clouds([[[-3.0, 9.0]]]).on_pixels((8, 8))
     assert border[0].support.tolist() == [[0.0, 7.0]]
+
+
+JOINT = TrainingSettings(steps=150, checks=5, patience=1.0, reconstruction=0.01)
+
+
+def digits_with_a_decoder(measures: Measures, training: TrainingSettings = JOINT, **settings: Any) -> Embedder:
+    return Embedder(encoder="quantiles", pairs=1_500, n_jobs=1, training=training, calibration=0, **settings).fit(
+        measures
+    )
+
+
+def test_a_decoder_can_be_trained_along_with_the_encoder(some_digits: Measures, tmp_path: Path) -> None:
+    embedder = digits_with_a_decoder(some_digits)
+    unseen = some_digits[embedder.split_.test]
+    vectors = embedder.transform(unseen)
+    made = embedder.decode(vectors)
+    assert apart(unseen, made).mean() < 0.45 * embedder.mean_distance_
+    np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-5)
+    embedder.save(tmp_path)
+    np.testing.assert_allclose(wembed.load(tmp_path).decode(vectors).weights, made.weights, atol=1e-7)
+
+
+def test_an_encoder_learns_from_its_decoder(some_digits: Measures) -> None:
+    short = replace(JOINT, steps=10, auxiliary=0.0)
+    along, alone = (digits_with_a_decoder(some_digits, replace(short, reconstruction=one)) for one in (0.1, 0.0))
+    assert alone.decoder is None
+    vectors = alone.transform(some_digits[:20])
+    assert not np.allclose(along.transform(some_digits[:20]), vectors, atol=1e-3 * alone.mean_distance_)
+
+
+def test_a_decoder_trained_along_sees_vectors_as_they_are_scaled_in_the_end() -> None:
+    torch.manual_seed(0)
+    decoder = ImageDecoder(6, (8, 8))
+    decoder.start_from(torch.randn(50, 6) + 2)
+    vectors = torch.randn(5, 6)
+    with torch.no_grad():
+        before = decoder(vectors)
+        decoder.stretched(4, 1.5)
+        np.testing.assert_allclose(decoder(vectors * torch.tensor([1.5] * 4 + [1.0] * 2)), before, atol=1e-5)
+
+
+def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
+    some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, file = replace(JOINT, steps=20, checks=4), tmp_path / "training.safetensors"
+    whole = digits_with_a_decoder(some_digits, settings)
+    error, calls = ImageDecoding.loss, [0]
+
+    def kill(self: ImageDecoding, made: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 13:
+            raise KeyboardInterrupt
+        return error(self, made, targets)
+
+    embedder = Embedder(encoder="quantiles", pairs=1_500, n_jobs=1, training=settings, calibration=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageDecoding, "loss", kill)
+        with pytest.raises(KeyboardInterrupt):
+            embedder.fit(some_digits, checkpoint=file)
+    assert file.exists()
+    embedder.fit(some_digits, checkpoint=file)
+    vectors = whole.transform(some_digits[:5])
+    np.testing.assert_array_equal(embedder.transform(some_digits[:5]), vectors)
+    np.testing.assert_array_equal(embedder.decode(vectors).weights, whole.decode(vectors).weights)
+
+
+def test_clouds_are_decoded_by_what_was_trained_along() -> None:
+    measures = clouds(140)
+    training = replace(JOINT, steps=300)
+    embedder = Embedder(encoder="transport", pairs=1_500, n_jobs=1, training=training, calibration=0)
+    embedder.fit(measures[:120])
+    made = embedder.decode(embedder.transform(measures[120:]))
+    np.testing.assert_allclose(made.centroids(), measures[120:].centroids(), atol=1e-4)
+    about = [centred(measures[120:]), centred(made)]
+    assert apart(*about).mean() < 0.7 * apart(about[0], about[0][np.roll(np.arange(20), 1)]).mean()
+
+
+def test_what_cannot_be_trained_along_is_told_before_anything_is_solved(some_digits: Measures) -> None:
+    with pytest.raises(SettingError, match="the linear encoder learns nothing"):
+        Embedder(encoder="linear", pairs=10**9, training=JOINT).fit(some_digits)
+    places = Measures.from_point_clouds([np.random.default_rng(i).uniform(-80, 80, (5, 2)) for i in range(60)])
+    with pytest.raises(SettingError, match="clouds are decoded in flat space alone"):
+        Embedder("great-circle-degrees", pairs=10**9, training=JOINT).fit(places)

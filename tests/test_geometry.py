@@ -150,9 +150,9 @@ def test_a_learned_barycenter_is_the_mean_of_vectors_and_knows_its_weights(
     ("weights", "said"),
     [
         ([0.5, 0.2, 0.2], "weights sum to 0.9 and not to 1; change them, or ask for normalize=True"),
-        ([1.5, -0.5, 0.0], "give a number >= 0 for each of 3 measures"),
-        ([1.0, np.nan, 0.0], "give a number >= 0 for each of 3 measures"),
-        ([0.5, 0.5], "give a number >= 0 for each of 3 measures"),
+        ([1.5, -0.5, 0.0], "there is a weight of -0.5; give finite ones that are not negative"),
+        ([1.0, np.nan, 0.0], "there is a weight of nan"),
+        ([0.5, 0.5], r"weights have shape \(2,\); give a number for each of 3 measures"),
     ],
 )
 def test_weights_that_are_none_are_refused(decoding: Embedder, unseen: Measures, weights: list, said: str) -> None:

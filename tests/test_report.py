@@ -24,7 +24,7 @@ from wembed.portraits import Portraits, draw_pairs, draw_ranking
 from wembed.readers import digits
 from wembed.report import write_report
 from wembed.sections import coverage, doubts, map_of_measures
-from wembed.trust import UNUSUAL
+from wembed.unusual import UNUSUAL
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 DAY = date(2024, 2, 29)

@@ -336,7 +336,7 @@ def test_other_measures_with_the_same_vector_are_not_taken_for_the_same(
 ) -> None:
     every = np.zeros((1, calibrated.dim_), dtype=np.float32)
     monkeypatch.setattr(Embedder, "encode", lambda self, measures: every.repeat(len(measures), axis=0))
-    monkeypatch.setattr(Embedder, "_warn_of", lambda *_: None)
+    monkeypatch.setattr("wembed.embedder.warn_of_unusual", lambda *_: None)
     pair = unseen[:1], unseen[1:2]
     (exact,) = wembed.exact_distances(unseen, [(0, 1)])
     assert calibrated.distance(*pair, interval=0.9).upper[0] > 0

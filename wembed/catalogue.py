@@ -56,9 +56,8 @@ class Catalogue:
                 raise SettingError(f"the id {one[:40]!r}; give strings of 1 to {_LONGEST} printable characters")
         ids = np.asarray(listed)
         if ids.ndim != 1 or (count and ids.dtype.kind not in "iU"):  # unsigned are those from 2^63 on
-            raise SettingError(
-                f"ids have shape {ids.shape} and type {ids.dtype}; give {count} whole numbers, or strings"
-            )
+            some = ", ".join(f"{one!r:.40}" for one in listed[:3]) + (", ..." if count > 3 else "")
+            raise SettingError(f"the ids {some} are not whole numbers below 2^63, nor strings")
         ids = ids.astype(str if ids.dtype.kind == "U" else np.int64)
         found, times = np.unique(ids, return_counts=True)
         if (times > 1).any():

@@ -593,7 +593,8 @@ def add(
         else:
             own = collection.add(measures, own, **given, progress=show)
     collection.save(index)
-    numbers = "" if own is None or len(own) == 0 else f", ids {own[0]} to {own[-1]}"
+    one, some = own is not None and len(own) == 1, own is not None and len(own) > 1
+    numbers = f", id {own[0]}" if one else f", ids {own[0]}, ..., {own[-1]}" if some else ""
     _say(f"{len(measures):,} measures {'changed' if update else 'added'}{numbers}; {len(collection):,} in {index}")
 
 
@@ -611,10 +612,11 @@ def remove(
         raise SettingError("give the ids of the measures to remove, or a file of them with --ids")
     collection = Index.load(index)
     gone = _ids_of(collection, which or _ids(ids))
+    before = len(collection)
     with bar(True, "graph", unit="measures") as show:
         collection.remove(gone, progress=show)
     collection.save(index)
-    _say(f"{len(gone):,} measures removed; {len(collection):,} in {index}")
+    _say(f"{before - len(collection):,} measures removed; {len(collection):,} in {index}")
 
 
 @app.command()
@@ -705,6 +707,7 @@ def query(
 def main() -> NoReturn:
     """Run the command line: exit code 2 and one sentence where the input is at fault."""
     os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")  # POT is called with NumPy arrays alone
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # workers would import what lies in the folder they are started in
     warnings.showwarning = _warned
     try:
         app()
@@ -915,7 +918,7 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wembed.trust import UNUSUAL
+    from wembed.unusual import UNUSUAL
 
     power = f"W_{report.order:g}^{report.order:g}"
     table = Table()

@@ -13,6 +13,7 @@ from wembed import errors
 from wembed.errors import ServiceError, SettingError
 from wembed.measures import Measure, Measures
 from wembed.records import Distances, Entry, Id, Neighbors
+from wembed.unusual import warn_of_unusual
 
 if TYPE_CHECKING:
     import httpx
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-_NPY = "application/x-npy"
 _NPZ = "application/x-npz"
 _ARROW = "application/vnd.apache.arrow.stream"
 _AGAIN = (503,)
@@ -28,7 +28,7 @@ _ATOMS = 500_000  # pixels or atoms in a body of many measures
 
 
 class Client:
-    """A service, asked as if its model and its index were here.
+    """A service, asked as if its model and its index were here; of unusual measures it warns (`UnusualWarning`) too.
 
     Args:
         url: of the service, such as "http://127.0.0.1:8000".
@@ -55,8 +55,8 @@ class Client:
             import httpx
         except ModuleNotFoundError as error:
             raise SettingError("a client takes httpx, which `pip install 'wembed[client]'` brings") from error
-        if key is not None and not (key.isascii() and key.isprintable()):
-            raise SettingError("the key has characters that no key has; give what `wembed key` printed")
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+            raise SettingError("the key is empty or has characters that no key has; give what `wembed key` printed")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._retries = retries
         try:
@@ -85,10 +85,12 @@ class Client:
 
     def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
         """The vector of each measure; of many, asked for some at a time."""
-        parts = [self._post("/v1/embed", part, accept=_NPY).content for part in _parts(measures)]
+        parts = [_table(self._post("/v1/embed", part, accept=_ARROW).content) for part in _parts(measures)]
         if not parts:
             return np.empty((0, self.info()["dim"]), dtype=np.float32)
-        return np.concatenate([np.load(io.BytesIO(part), allow_pickle=False) for part in parts])
+        warn_of_unusual(np.concatenate([part.column("unusualness").to_numpy() for part in parts]))
+        columns = [part.column("vector").combine_chunks() for part in parts]
+        return np.concatenate([one.flatten().to_numpy().reshape(len(one), -1) for one in columns])
 
     def distance(
         self,
@@ -140,6 +142,7 @@ class Client:
         else:  # ids may be too many for a URL
             body = options | {"measures": [_listed(measures, i) for i in range(len(measures))]}
             found = self._asked("POST", "/v1/neighbors", json=body).json()
+        warn_of_unusual(np.array(found["unusualness"]))
         return Neighbors(np.array(found["ids"]), np.array(found["distances"]), np.array(found["solved"]))
 
     def barycenter(
@@ -193,16 +196,19 @@ class Client:
         self, path: str, sides: tuple[Measures, ...], options: dict[str, Any], shape: tuple[int, ...]
     ) -> "np.ndarray | Distances":
         files = {name: (name, _npz(side), _NPZ) for name, side in zip("ab", sides, strict=False)}
-        accept = {"Accept": _ARROW if options else _NPY}
-        found = self._asked("POST", path, files=files, params=options, headers=accept)
-        if not options:
-            return np.asarray(np.load(io.BytesIO(found.content), allow_pickle=False))
+        found = self._asked("POST", path, files=files, params=options, headers={"Accept": _ARROW})
         table = _table(found.content)
-        names = ("predicted", "estimate", "lower", "upper", "exact", "unusualness")
-        arrays: dict[str, Any] = {
-            name: table.column(name).to_numpy(zero_copy_only=False).reshape(shape) for name in names
-        }
-        return Distances(**arrays, solved=int(found.headers["x-solved"]))
+
+        def column(name: str) -> np.ndarray:
+            return np.asarray(table.column(name).to_numpy(zero_copy_only=False).reshape(shape))
+
+        unusualness = column("unusualness")
+        warn_of_unusual(unusualness.ravel(), "pairs, by the more unusual measure of each,")
+        if not options:
+            return column("predicted")
+        names = ("predicted", "estimate", "lower", "upper", "exact")
+        arrays: dict[str, Any] = {name: column(name) for name in names}
+        return Distances(**arrays, unusualness=unusualness, solved=int(found.headers["x-solved"]))
 
     def _post(
         self, path: str, measures: Measures, options: dict[str, Any] | None = None, accept: str = "application/json"
@@ -216,6 +222,8 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 found = self._http.request(verb, path, **what)
+            except RuntimeError as error:
+                raise ServiceError("this client has been closed; make another one") from error
             except (TypeError, ValueError) as error:  # such as a payload that JSON has no form for
                 raise SettingError(f"what is asked has no form as a request: {error}") from error
             except httpx.HTTPError as error:

@@ -1,8 +1,6 @@
 """Embedder: ground cost, features and encoder as one estimator."""
 
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -13,15 +11,22 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
-from scipy.stats import binom
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError, UnusualWarning
+from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError
 from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
 from wembed.learning.baselines import Embedding
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
-from wembed.learning.decoding import DECODINGS, DecoderSettings, Decoding, learned_decoding
+from wembed.learning.decoding import (
+    ATOMS,
+    DECODINGS,
+    DecoderSettings,
+    Decoding,
+    joint_decoding,
+    learned_decoding,
+    suited_decoding,
+)
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
 from wembed.learning.geometric import LinearEncoding
@@ -39,7 +44,8 @@ from wembed.transport.pairs import Split, random_pairs
 from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.slices import check_triangles
 from wembed.transport.store import DistanceStore
-from wembed.trust import UNUSUAL, Asked, Trust, answered, answered_each
+from wembed.trust import Asked, Trust, answered, answered_each
+from wembed.unusual import warn, warn_of_unusual
 
 __all__ = ["Embedder", "evaluate", "load"]
 
@@ -47,8 +53,6 @@ _BATCH = 4096
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
-_RARE = 0.01  # share of usual measures with an unusualness above 1, known to a factor of two or so
-_CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 24, 100  # to calibrate on
@@ -56,7 +60,6 @@ _REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is 
 _FEW_ATOMS = 64  # in the mean, that it is quick for
 _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
-_WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
 _UNITS = {"exact distances": "pairs", "decoder": "steps"}  # that progress is told in
 _FEWEST_DECODED = 20  # measures that a decoder is learned from
 _KNOWN = 10_000  # training measures that an encoding is built from
@@ -105,6 +108,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         pairs_used_: pairs that were trained on, and validated on.
         errors_: the report of the last `evaluate`, as numbers; None before.
     """
+
+    _decoding: Decoding | None
 
     def __init__(
         self,
@@ -184,7 +189,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
             self._learn(measures, solved, own)
             predicted, per_measure = self._calibrate(measures, solved)
-            if self.encoder == "auto" and self.dim is None and self._prefer_linear(measures, solved, predicted):
+            free = self.encoder == "auto" and self.dim is None and self._decoding is None
+            if free and self._prefer_linear(measures, solved, predicted):
                 predicted, per_measure = self._calibrate(measures, solved)
             error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
@@ -194,7 +200,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
         self._trust = self._trusted(measures, solved)
-        self._decoding: Decoding | None = None
+        if self._decoding is not None:
+            self._decoding.module.stretched(self.dim_ - self._encoding.exact_dim, self._scale)
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         self._calibrated_on = self._digests[self.split_.calibration]
@@ -214,7 +221,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     def _transformed(self, measures: Measures, whose: str = "") -> Float32[np.ndarray, "n dim"]:
         vectors = self.encode(measures)
-        self._warn_of(self._trust.unusualness(measures, vectors), whose)
+        warn_of_unusual(self._trust.unusualness(measures, vectors), f"measures{whose}")
         return vectors
 
     def encode(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
@@ -435,7 +442,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if min(float(exact.mean()) for _, exact in halves) <= NO_DISTANCE * self.mean_distance_:
             raise SettingError(ALL_ALIKE)
         vectors = self.encode(fresh)
-        self._warn_of(
+        warn_of_unusual(
             self._trust.unusualness(fresh, vectors),
             so="intervals are for measures like these now, and may not hold of others",
         )
@@ -493,7 +500,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
 
     def fit_decoder(
-        self, measures: Measures, *, atoms: int = 128, steps: int = 4_000, mixtures: int | None = None
+        self, measures: Measures, *, atoms: int = ATOMS, steps: int = 4_000, mixtures: int | None = None
     ) -> "Embedder":
         """Learn to make measures of vectors; the encoder stays as it is.
 
@@ -634,6 +641,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
         if self.encoder != "auto":
             ENCODINGS[self.encoder].check_collection(measures)
+        if self.training is not None and self.training.reconstruction:
+            suited_decoding(measures, self.cost)
+            if self.encoder == LinearEncoding.kind:
+                raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
         self._draw().split(measures)  # last, as it reads all of them
@@ -707,6 +718,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 torch.manual_seed(self.random_state)
                 auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
             examples = replace(examples, auxiliary=auxiliary)
+        self._decoding = None
+        if training.reconstruction:
+            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.random_state)
+                rows = np.flatnonzero(np.isin(used, solved.split.train))
+                rows = np.sort(np.random.default_rng([self.random_state, 10]).permutation(rows)[:_KNOWN])
+                self._decoding, task = joint_decoding(
+                    learned_from[rows], encoding, inputs[0, rows], unit, ATOMS, self.n_jobs, show
+                )
+            examples = replace(examples, reconstruction=task)
         with bar(self.verbose, "training", unit="steps") as show:
             history = train(
                 encoding.module,
@@ -793,24 +814,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         with ExitStack() as bars:
             yield lambda what: bars.enter_context(bar(self.verbose, what, unit=_UNITS.get(what, "measures")))
 
-    def _warn_of(
-        self,
-        unusualness: np.ndarray,
-        whose: str = "",
-        so: str = "their distances may be further off than the errors of the model say",
-    ) -> None:
-        rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
-        together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
-        if together or strange:
-            many = rare if together else strange
-            usual = f"above 1, where that of 1 in {1 / _RARE:.0f} usual ones is"
-            _warn(
-                f"{many:,} of {len(unusualness):,} measures{whose} {'is' if many == 1 else 'are'} unlike those that "
-                f"the model learned from, with an unusualness {usual if together else f'of {UNUSUAL} or more'}: most "
-                f"of all number {int(unusualness.argmax())} with {unusualness.max():.2g}; {so}",
-                UnusualWarning,
-            )
-
     def _solved_test_pairs(self, measures: Measures, store: DistanceStore) -> tuple[np.ndarray, np.ndarray]:
         pairs, exact, digest = store.read()
         if digest != self._parents["distances"]:
@@ -866,14 +869,6 @@ def load(folder: "str | Path", device: str | None = None) -> Embedder:
         raise ArtifactError(f"{folder / 'model.json'} is damaged: {error}; fit the model again") from error
     embedder.device = device or (embedder.device if _there(embedder.device) else "cpu")
     return embedder
-
-
-def _warn(sentence: str, category: type[Warning]) -> None:
-    """A warning that points at the line that called wembed."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _WRAPPERS:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(sentence, category, stacklevel=level)
 
 
 def _there(device: str) -> bool:
@@ -973,7 +968,7 @@ def evaluate(
     known = None if distances is None else embedder._solved_test_pairs(measures, distances)
     seen = int(embedder._has_seen(measures).sum())
     if seen:
-        _warn(
+        warn(
             f"{seen:,} of {len(measures):,} measures are those that the model was fitted to or calibrated on, so it "
             "looks better on them than on others; embedder.unseen(measures) gives those that it has not seen",
             SeenWarning,

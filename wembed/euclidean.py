@@ -1,9 +1,10 @@
 """Euclidean distances between blocks of vectors, at the speed of a matrix product."""
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
-__all__ = ["distances_between", "distances_of_pairs", "paired_distances"]
+__all__ = ["distances_between", "distances_of_pairs", "paired_distances", "product"]
 
 _TILE = (1024, 512)  # distances that stay in the cache between the product and the root
 _ROWS = 1024  # pairs of vectors looked at in one go
@@ -12,6 +13,15 @@ _SQUARED = 1e15  # numbers up to which float32 has their squares, and sums of th
 _LOOKED_AT = 16  # rows on each side that say where most are
 _FAR = 1e3  # times as far from there as half of them
 _CANCELLED = 1e-3  # squared distances below this share of the squared norms have lost digits in the product
+
+
+def product(
+    x: Float32[np.ndarray, "n k"], y: Float32[np.ndarray, "k m"], out: Float32[np.ndarray, "n m"] | None = None
+) -> Float32[np.ndarray, "n m"]:
+    """Matrix product by the threads of torch, as encoding has them: those of numpy would fight them for the cores."""
+    out = np.empty((len(x), y.shape[1]), dtype=np.float32) if out is None else out
+    torch.mm(torch.from_numpy(x), torch.from_numpy(y), out=torch.from_numpy(out))
+    return out
 
 
 def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, " n"]:
@@ -84,7 +94,7 @@ def _between(
         for first in range(0, len(y), _TILE[1]):
             rows, columns = left[top : top + _TILE[0]], right[first : first + _TILE[1]]
             squared = memory[: len(rows) * len(columns)].reshape(len(rows), len(columns))
-            np.matmul(rows, columns.T, out=squared)
+            product(rows, columns.T, squared)
             suspect = np.flatnonzero(squared.min(axis=1) < cancelled[top : top + len(rows)])
             row, column = np.nonzero(squared[suspect] < cancelled[top + suspect, None])
             row = suspect[row]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64, Int64
 
 from wembed.learning.curve import LearningCurve
 from wembed.learning.evaluation import Intervals, Report
-from wembed.trust import UNUSUAL
+from wembed.unusual import UNUSUAL
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from wembed.candidates import Left, LeftByBounds, LeftByChance
 from wembed.catalogue import Catalogue
 from wembed.embedder import Embedder, load
-from wembed.errors import ArtifactError, LockedError, ReadError, SettingError, WembedError
+from wembed.errors import ArtifactError, LockedError, MeasureError, ReadError, SettingError, WembedError
 from wembed.measures import Measures
 from wembed.options import share, switch, whole
 from wembed.progress import bar
@@ -223,9 +224,10 @@ class Index:
 
         Raises:
             SettingError: an id that is there already, or of another kind than those there; see `Index` for the others.
-            MeasureError: as `Embedder.transform`.
+            MeasureError: as `Embedder.transform`; or clouds, off the pixels, for an index of images.
         """
         self.embedder.cost.check(measures)
+        measures = self._alike(measures)
         known = Catalogue.of(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
         new = known.ids()
         if not len(new):
@@ -272,9 +274,10 @@ class Index:
 
         Raises:
             SettingError: an id that is not there; see `Index` for the others.
-            MeasureError: as `Embedder.transform`.
+            MeasureError: as `add`.
         """
         self.embedder.cost.check(measures)
+        measures = self._alike(measures)
         self._found(ids)
         before = [self[one] for one in np.asarray(ids).tolist()]
         known = Catalogue.of(
@@ -545,7 +548,10 @@ class Index:
         wanted = list(ids)
         places = self._sought(wanted)
         if (places < 0).any():
-            raise SettingError(f"there is no measure with the id {wanted[int(places.argmin())]!r} in this index")
+            first = wanted[int(places.argmin())]
+            named = first.item() if isinstance(first, np.generic) else first
+            kind = "whole numbers" if self.numbered else "strings"
+            raise SettingError(f"there is no measure with the id {named!r} in this index, whose ids are {kind}")
         return places
 
     def _sought(self, ids: list[Any]) -> Int64[np.ndarray, " k"]:
@@ -556,6 +562,25 @@ class Index:
             there = (rows >= 0) & segment.alive[rows]
             places[there] = rows[there] + start
         return places
+
+    def _alike(self, measures: Measures) -> Measures:
+        """Of the kind that is here: images, or else clouds and histograms."""
+        here = self.grid if self._segments else measures.grid
+        if here == measures.grid:
+            return measures
+        if here is None:
+            return Measures.from_flat(measures.points(), measures.weights, measures.sizes)
+        size = " x ".join(map(str, here))
+        if measures.grid is not None:
+            theirs = " x ".join(map(str, measures.grid))
+            raise MeasureError(f"the images of this index are of {size} pixels, and these of {theirs}; resize them")
+        try:
+            return measures.on(np.stack(np.unravel_index(np.arange(math.prod(here)), here), axis=1).astype(float), here)
+        except MeasureError as error:
+            raise MeasureError(
+                f"this index is of images of {size} pixels, and these measures are none: give images, such as "
+                f"measures.on_pixels({here}) makes"
+            ) from error
 
     def _encoded(self, measures: Measures, vectors: np.ndarray | None) -> Float32[np.ndarray, "n dim"]:
         """Their embeddings, unless these are given."""

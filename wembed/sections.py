@@ -12,7 +12,7 @@ from wembed.learning.curve import LearningCurve
 from wembed.learning.evaluation import FEW_CALIBRATED, MEAN, Intervals, Report, chance_of_coverage, nearest_others
 from wembed.page import Picture, Section, Table
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
-from wembed.trust import UNUSUAL
+from wembed.unusual import UNUSUAL
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -20,9 +20,8 @@ from wembed.transport.bounds import Bounds, Sketcher, Sketches
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["UNUSUAL", "Asked", "Side", "Trust", "answered", "answered_each"]
+__all__ = ["Asked", "Side", "Trust", "answered", "answered_each"]
 
-UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
 _EQUAL = 1e-9  # share of the mean distance up to which measures are equal, and of a distance up to which it is certain
 _ROUNDED = 1e-3  # share of it that vectors of one measure, from different batches, are closer than
 _LEVEL = 0.9

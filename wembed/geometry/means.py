@@ -12,7 +12,7 @@ from wembed.errors import SettingError
 from wembed.geometry.decoded import Decoded, check_count, check_labels, check_method, decoded_thin
 from wembed.measures import Measures
 from wembed.options import switch, whole
-from wembed.transport.between import iterated
+from wembed.transport.between import iterated, ways
 from wembed.transport.parallel import Progress, exact_distances
 
 __all__ = ["ITERATIONS", "Clusters", "barycenter", "class_means", "kmeans"]
@@ -41,7 +41,8 @@ def barycenter(
         method: "learned", the mean of the vectors, decoded; "polish", one step of the fixed-point iteration from there
             (Alvarez-Esteban et al. 2016, as Cuturi and Doucet 2014 do it for discrete measures), with at most 150 atoms
             and an exact coupling to every measure; "exact", that iteration from the measure nearest to the mean, until
-            atoms move by less than a thousandth of the spread. The last two give clouds, and are for euclidean W_2.
+            atoms move by less than a thousandth of the spread: a local minimum. Of two measures it is the global one,
+            on the way from one to the other. The last two give clouds, and are for euclidean W_2.
         normalize: divide the weights by their sum.
         progress: called with the couplings solved, and the most there may be.
 
@@ -68,6 +69,10 @@ def _barycenter(
     mean = shares @ vectors.astype(np.float64)
     if method == "learned":
         return Decoded.from_vectors(embedder, mean[None])
+    used = np.flatnonzero(shares)
+    if method == "exact" and len(used) == 2:
+        (way,) = ways(measures[used[:1]], measures[used[1:]], embedder.cost, n_jobs=1, progress=progress)
+        return Decoded.of(embedder, way.at(float(shares[used[1]])))
     nearest = int(np.square(vectors - mean).sum(axis=1).argmin())
     start = measures[nearest] if method == "exact" else decoded_thin(embedder, mean)
     cost, n_jobs = embedder.cost, embedder.n_jobs
@@ -212,8 +217,11 @@ def _shares(weights: Any, count: int, normalize: bool) -> Float64[np.ndarray, " 
     if weights is None:
         return np.full(count, 1 / count)
     given = np.asarray(weights)
-    if given.shape != (count,) or given.dtype.kind not in "iuf" or not np.isfinite(given).all() or (given < 0).any():
-        raise SettingError(f"weights have shape {given.shape}; give a number >= 0 for each of {count} measures")
+    if given.shape != (count,) or given.dtype.kind not in "iuf":
+        raise SettingError(f"weights have shape {given.shape}; give a number for each of {count} measures")
+    if not np.isfinite(given).all() or (given < 0).any():
+        wrong = given[~(np.isfinite(given) & (given >= 0))][0]
+        raise SettingError(f"there is a weight of {wrong:g}; give finite ones that are not negative")
     total = float(given.sum())
     if not normalize and abs(total - 1) > _ROUNDING:
         raise SettingError(f"weights sum to {total:g} and not to 1; change them, or ask for normalize=True")

@@ -6,13 +6,13 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-__all__ = ["CloudDecoder", "HistogramDecoder", "ImageDecoder"]
+__all__ = ["CloudDecoder", "Decoder", "HistogramDecoder", "ImageDecoder", "Reconstruction"]
 
 _SMALLEST = 8  # pixels along the longer side, from which images are doubled until they are large enough
 _NARROWEST = 8  # channels of a layer
 
 
-class _Decoder(nn.Module):
+class Decoder(nn.Module):
     """What is looked at of vectors, their first `dim` numbers, is brought to mean 0 and a common scale before."""
 
     centre: torch.Tensor
@@ -30,12 +30,42 @@ class _Decoder(nn.Module):
         self.centre.copy_(own.mean(dim=0))
         self.scale.copy_((own - self.centre).std().clamp_min(torch.finfo(torch.float32).tiny))
 
+    def stretched(self, numbers: int, factor: float) -> None:
+        """Make of vectors whose first numbers are so many times as large what was made of them before."""
+        first = next(layer for layer in self.modules() if isinstance(layer, nn.Linear))
+        with torch.no_grad():
+            first.weight[:, :numbers] /= factor
+            self.centre[:numbers] *= factor
+
     def seen(self, vectors: torch.Tensor) -> torch.Tensor:
         """What the layers see of vectors (n, dim)."""
         return (vectors[:, : self.looked_at] - self.centre) / self.scale
 
 
-class ImageDecoder(_Decoder):
+class Reconstruction(nn.Module):
+    """What a decoder makes of the vectors of an encoder, for both to learn from.
+
+    It is given what the encoder sees of a measure (of this shape) in one row, and after it the numbers that stand
+    beside the encoder's output. Vectors are in the unit of the data.
+    """
+
+    def __init__(self, decoder: Decoder, shape: tuple[int, ...], unit: float) -> None:
+        super().__init__()
+        self.decoder, self.shape, self.unit = decoder, shape, unit
+
+    def vectors(self, encoder: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, dim) of rows (n, shown + beside)."""
+        shown = math.prod(self.shape)
+        learned = encoder(rows[:, :shown].reshape(-1, *self.shape))
+        return torch.cat([learned, rows[:, shown:]], dim=1) * self.unit
+
+    def forward(self, encoder: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        """What is made of each."""
+        made: torch.Tensor = self.decoder(self.vectors(encoder, rows))
+        return made
+
+
+class ImageDecoder(Decoder):
     """Densities on the pixels of an image, by convolutions that double its sides (sub-pixel, Shi et al. 2016)."""
 
     def __init__(self, dim: int, grid: tuple[int, ...], width: int = 32, hidden: int = 384) -> None:
@@ -60,7 +90,7 @@ class ImageDecoder(_Decoder):
         return torch.log_softmax(logits, dim=1)
 
 
-class HistogramDecoder(_Decoder):
+class HistogramDecoder(Decoder):
     """Masses on the points of a common support, by a perceptron."""
 
     def __init__(self, dim: int, bins: int, hidden: int = 512) -> None:
@@ -74,7 +104,7 @@ class HistogramDecoder(_Decoder):
         return torch.log_softmax(self.layers(self.seen(vectors)), dim=1)
 
 
-class CloudDecoder(_Decoder):
+class CloudDecoder(Decoder):
     """A fixed number of points, by a perceptron."""
 
     def __init__(self, dim: int, points: int, axes: int, unit: float, hidden: int = 512) -> None:

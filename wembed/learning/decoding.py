@@ -9,19 +9,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
-from torch import nn
+from jaxtyping import Float, Float32, Float64, Int64
 
 from wembed.errors import SettingError
 from wembed.learning.augmentation import distorted
-from wembed.learning.decoders import CloudDecoder, HistogramDecoder, ImageDecoder
+from wembed.learning.decoders import CloudDecoder, Decoder, HistogramDecoder, ImageDecoder, Reconstruction
+from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, directions_for
+from wembed.learning.training import Auxiliary
 from wembed.measures import Measures
 from wembed.transport.between import Mixture, mixed
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
 
-__all__ = ["DECODINGS", "DecoderSettings", "Decoding", "learned_decoding"]
+__all__ = ["ATOMS", "DECODINGS", "DecoderSettings", "Decoding", "joint_decoding", "learned_decoding", "suited_decoding"]
+
+ATOMS = 128  # of a decoded cloud
 
 _BATCH, _RATE, _DECAY, _WARM_UP = 128, 3e-3, 1e-2, 0.15
 _CHECKS = 20
@@ -51,7 +54,7 @@ class Decoding(ABC):
     """
 
     kind: ClassVar[str]
-    module: nn.Module
+    module: Decoder
 
     @classmethod
     @abstractmethod
@@ -76,8 +79,8 @@ class Decoding(ABC):
         """What the decoder is to give of each measure."""
 
     @abstractmethod
-    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """How far what is made of the vectors is from the targets; a number."""
+    def loss(self, made: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """How far what the decoder gives is from the targets; a number."""
 
     @abstractmethod
     def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
@@ -124,7 +127,7 @@ class _OnSupport(Decoding):
     differences of the distribution functions along a few directions are added (the sliced Cramer distance).
     """
 
-    def __init__(self, module: nn.Module, support: np.ndarray, grid: tuple[int, ...] | None, flat: bool) -> None:
+    def __init__(self, module: Decoder, support: np.ndarray, grid: tuple[int, ...] | None, flat: bool) -> None:
         self.module, self.support, self.grid, self.flat = module, support, grid, flat
         if flat:
             directions = directions_for(support.shape[1], np.random.default_rng(0))
@@ -144,9 +147,8 @@ class _OnSupport(Decoding):
         """Masses (n, points)."""
         return torch.from_numpy(measures.histograms().astype(np.float32))
 
-    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, made: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The divergence, and the sliced distance along a few of the directions."""
-        made: torch.Tensor = self.module(vectors)
         lost: torch.Tensor = (torch.xlogy(targets, targets) - targets * made).sum(dim=1).mean()
         if not self.flat:
             return lost
@@ -262,11 +264,11 @@ class CloudDecoding(Decoding):
             places = np.concatenate([places, measures.centroids()[:, None].astype(np.float32)], axis=1)
         return torch.from_numpy(places)
 
-    def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, made: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """How far atoms are off, in squares of a typical distance; a centroid that is off counts as all of them."""
-        off = (self.module(vectors) - targets).square().sum(dim=2)
+        off = (made - targets).square().sum(dim=2)
         lost = off[:, : self.most_atoms].mean(dim=1) + off[:, self.most_atoms :].sum(dim=1)
-        return lost.mean() / self.module.unit**2  # type: ignore[operator,no-any-return]
+        return lost.mean() / self.module.unit**2  # type: ignore[operator]
 
     def block(self, vectors: torch.Tensor, centroids: Float64[np.ndarray, "n axes"] | None) -> Measures:
         """About the centroids that vectors hold, or else those that are learned."""
@@ -311,6 +313,40 @@ class DecoderSettings:
     device: str
 
 
+def joint_decoding(
+    measures: Measures,
+    encoding: Encoding,
+    features: Float32[np.ndarray, "n *shape"],
+    unit: float,
+    atoms: int,
+    n_jobs: int,
+    progress: Progress,
+) -> tuple[Decoding, Auxiliary]:
+    """An untrained decoder for an encoder that is to be trained with it, and its task.
+
+    Args:
+        measures: to learn from.
+        encoding: what makes vectors of them, where its training starts from.
+        features: what the encoder sees of them.
+        unit: a typical distance, which the encoder's output is in units of.
+        atoms: of a decoded cloud.
+        n_jobs: processes for couplings.
+        progress: called with what is done and what there is to do.
+
+    Raises:
+        SettingError: clouds under a metric that is not of flat space.
+    """
+    kind, flat = suited_decoding(measures, encoding.cost)
+    decoding = kind.build(encoding.dim, encoding.dim - encoding.exact_dim, measures, atoms, flat)
+    exact = encoding.exact_part(measures) / np.float32(unit)
+    rows = np.concatenate([features.reshape(len(features), -1), exact], axis=1)
+    head = Reconstruction(decoding.module, features.shape[1:], unit)
+    with torch.no_grad():
+        decoding.module.start_from(head.vectors(encoding.module, torch.from_numpy(rows)))
+    targets = decoding.targets(measures, n_jobs, progress)
+    return decoding, Auxiliary(head, rows, targets.numpy(), decoding.loss, _BATCH)
+
+
 def learned_decoding(
     measures: Measures,
     encode: Callable[[Measures], np.ndarray],
@@ -333,16 +369,14 @@ def learned_decoding(
         SettingError: clouds under a metric that is not of flat space.
         SolverError: a coupling could not be certified.
     """
-    kind, seed = _suited(measures), settings.seed
-    flat = isinstance(cost.metric, str) and not cost.metric.startswith("great-circle")
-    if kind == CloudDecoding.kind and not flat:
-        raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
+    kind, flat = suited_decoding(measures, cost)
+    seed = settings.seed
     order = np.random.default_rng([seed, 12]).permutation(len(measures))
     check, known = np.split(order, [min(_MOST_CHECKED, len(measures) // 10)])
     parts = [measures, _copies(measures[np.sort(known)], seed)]
     vectors = [encode(part) for part in parts]
     count = min(2 * len(known), _MOST_MIXED) if settings.mixtures is None else settings.mixtures
-    if count and kind != HistogramDecoding.kind and cost.splits_translation:
+    if count and kind is not HistogramDecoding and cost.splits_translation:
         own_vectors = vectors[0][np.sort(known)].astype(np.float64)
         chosen = _mixtures(own_vectors, count, seed)
         between = mixed(measures[np.sort(known)], chosen, cost, settings.n_jobs, shown("mixtures"))
@@ -351,22 +385,34 @@ def learned_decoding(
     everything = Measures.concatenate([part for part in parts if len(part)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoding = DECODINGS[kind].build(vectors[0].shape[1], own, measures, settings.atoms, flat)
+        decoding = kind.build(vectors[0].shape[1], own, measures, settings.atoms, flat)
         targets = decoding.targets(everything, settings.n_jobs, shown("transport maps"))
         _train(decoding, np.concatenate(vectors), targets, np.sort(check), settings, shown("decoder"))
     return decoding
 
 
-def _suited(measures: Measures) -> str:
-    """The name of the decoding for measures like these."""
+def suited_decoding(measures: Measures, cost: GroundCost) -> tuple[type[Decoding], bool]:
+    """The decoding for measures like these, and whether distances are those of their coordinates.
+
+    Raises:
+        SettingError: clouds under a metric that is not of flat space.
+    """
+    kind = _suited(measures)
+    flat = isinstance(cost.metric, str) and not cost.metric.startswith("great-circle")
+    if kind is CloudDecoding and not flat:
+        raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
+    return kind, flat
+
+
+def _suited(measures: Measures) -> type[Decoding]:
     if measures.grid is not None and len(measures.grid) == 2:
-        return ImageDecoding.kind
-    return CloudDecoding.kind if measures.atoms is None else HistogramDecoding.kind
+        return ImageDecoding
+    return CloudDecoding if measures.atoms is None else HistogramDecoding
 
 
 def _copies(measures: Measures, seed: int) -> Measures:
     """Slightly distorted copies of images and clouds, to learn from as well; of histograms there are none."""
-    if _suited(measures) == HistogramDecoding.kind:
+    if _suited(measures) is HistogramDecoding:
         return measures[:0]
     some = distorted(measures, min(_COPIES * len(measures), _MOST_COPIES), seed, _STRENGTH)
     return some if measures.grid is None else some.on_pixels(measures.grid)
@@ -408,7 +454,7 @@ def _train(
     known = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
     rows = np.setdiff1d(np.arange(len(known)), check)
     module = decoding.module.to(device)
-    module.start_from(known[rows])  # type: ignore[operator]
+    module.start_from(known[rows])
     optimizer = torch.optim.AdamW(module.parameters(), lr=_RATE, weight_decay=_DECAY)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, max(steps, 2), pct_start=_WARM_UP)
     every, rng = max(1, steps // _CHECKS), np.random.default_rng([seed, 11])
@@ -418,7 +464,7 @@ def _train(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = [
-                float(decoding.loss(known[part].to(device), targets[part].to(device))) * len(part)
+                float(decoding.loss(module(known[part].to(device)), targets[part].to(device))) * len(part)
                 for part in map(torch.from_numpy, np.array_split(check, -(-len(check) // _BLOCK)))
             ]
         module.train()
@@ -428,7 +474,7 @@ def _train(
     best = copy.deepcopy(module.state_dict())
     for step in range(1, steps + 1):
         batch = torch.from_numpy(rng.choice(rows, min(_BATCH, len(rows)), replace=False))
-        lost = decoding.loss(known[batch].to(device), targets[batch].to(device))
+        lost = decoding.loss(module(known[batch].to(device)), targets[batch].to(device))
         optimizer.zero_grad()
         lost.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

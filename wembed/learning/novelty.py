@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from wembed.euclidean import distances_between
+from wembed.euclidean import distances_between, product
 from wembed.measures import Measures
 
 __all__ = ["Novelty"]
@@ -153,7 +153,7 @@ class Novelty:
     def _places(self, shapes: np.ndarray, vectors: np.ndarray) -> Float32[np.ndarray, "n places"]:
         traits = (shapes[:, :_TRAITS] - self.trait_mean) * self.trait_scale
         return np.concatenate(
-            [(vectors[:, : len(self.mean)] - self.mean) @ self.axes, traits.astype(np.float32)], axis=1
+            [product(vectors[:, : len(self.mean)] - self.mean, self.axes), traits.astype(np.float32)], axis=1
         )
 
 

@@ -35,6 +35,8 @@ class TrainingSettings:
         checks: how often the validation error is taken, at most.
         patience: training stops when the validation error has not improved for this share of the checks.
         auxiliary: weight of the error of the auxiliary task, as a share of the variance of its targets; 0 for none.
+        reconstruction: weight of the loss of a decoder that is trained along with the encoder; 0 for none, which leaves
+            the encoder to the distances alone.
         seed: draws the order of the batches.
 
     Raises:
@@ -49,6 +51,7 @@ class TrainingSettings:
     checks: int = 40
     patience: float = 0.5
     auxiliary: float = 0.1
+    reconstruction: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,7 +61,8 @@ class TrainingSettings:
         if batch < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
         rate = 1.0 if self.learning_rate is None else self.learning_rate
-        if not (rate > 0 and self.weight_decay >= 0 and 0 <= self.auxiliary < math.inf):
+        weights = (self.weight_decay, self.auxiliary, self.reconstruction)
+        if not (rate > 0 and all(0 <= weight < math.inf for weight in weights)):
             raise SettingError(f"training settings out of range: {self}")
 
     def resolved(self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3) -> "TrainingSettings":
@@ -90,11 +94,15 @@ class Auxiliary:
         head: a module that predicts the targets, called with the encoder and features.
         features: of any measures.
         targets: what is to be predicted of each.
+        loss: of predictions and targets; None for the squared error, as a share of the variance of the targets.
+        batch: measures in a step; None for as many as are in its pairs.
     """
 
     head: nn.Module
     features: Float32[np.ndarray, "n *shape"]
-    targets: Float32[np.ndarray, "n t"]
+    targets: Float32[np.ndarray, "n *target"]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +118,7 @@ class Examples:
         validation_pairs: rows of `features`; none of these measures is in a training pair.
         validation_distances: their exact distances.
         auxiliary: a second task, if there is one.
+        reconstruction: the task of a decoder, if one is trained along.
     """
 
     features: Float32[np.ndarray, "copies n *shape"]
@@ -119,13 +128,14 @@ class Examples:
     validation_pairs: Int64[np.ndarray, "v 2"]
     validation_distances: Float64[np.ndarray, " v"]
     auxiliary: Auxiliary | None = None
+    reconstruction: Auxiliary | None = None
 
     def digest(self) -> str:
         """A hash of every array here."""
         content = hashlib.sha256()
-        arrays = [array for name, array in vars(self).items() if name != "auxiliary"]
-        if self.auxiliary:
-            arrays += [self.auxiliary.features, self.auxiliary.targets]
+        tasks = {"auxiliary": self.auxiliary, "reconstruction": self.reconstruction}
+        arrays = [array for name, array in vars(self).items() if name not in tasks]
+        arrays += [array for task in tasks.values() if task for array in (task.features, task.targets)]
         for array in arrays:
             content.update(f"{array.shape}{array.dtype}".encode())
             content.update(np.ascontiguousarray(array).data)
@@ -164,10 +174,12 @@ def train(
     settings = (settings or TrainingSettings()).resolved(len(examples.train_pairs))
     modules = nn.ModuleDict({"encoder": encoder})
     batch_pairs = settings.batch_pairs or _BATCH_PAIRS
-    task = None
-    if examples.auxiliary and settings.auxiliary:
-        task = _AuxiliaryTask(examples.auxiliary, batch_pairs, settings.seed, device)
-        modules["auxiliary"] = task.head
+    tasks = []
+    for name, given in (("auxiliary", examples.auxiliary), ("reconstruction", examples.reconstruction)):
+        weight = getattr(settings, name)
+        if given and weight:
+            modules[name] = given.head
+            tasks.append((weight, _AuxiliaryTask(given, batch_pairs, [settings.seed, len(modules) - 1], device)))
     modules.to(device)
     features = torch.from_numpy(examples.features).to(device)
     exact_part = torch.from_numpy(examples.exact_part).to(device)
@@ -214,8 +226,8 @@ def train(
             group["lr"] = settings.rate(state.step, steps)
         rows = batches.rows(state.step).to(device)
         objective = loss(squared_distances(pairs[rows], batches.copy(state.step, len(features))), distances[rows])
-        if task:
-            objective = objective + settings.auxiliary * task.error(encoder, state.step)
+        for weight, task in tasks:
+            objective = objective + weight * task.error(encoder, state.step)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -236,18 +248,23 @@ def train(
 class _AuxiliaryTask:
     """The auxiliary task on a device, and the measures of it that each step sees."""
 
-    def __init__(self, task: Auxiliary, batch_pairs: int, seed: int, device: str) -> None:
-        self.batch = max(1, batch_pairs * 8 // _RUN)  # as many measures as in the cliques
-        self.head, self.seed = task.head, seed
+    def __init__(self, task: Auxiliary, batch_pairs: int, seed: list[int], device: str) -> None:
+        self.batch = task.batch or max(1, batch_pairs * 8 // _RUN)  # as many measures as in the cliques
+        self.head, self.seed, self.loss = task.head, seed, task.loss
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)
         self.variance = float(task.targets.var(axis=0).sum())
 
     def error(self, encoder: nn.Module, step: int) -> torch.Tensor:
-        drawn = np.random.default_rng([self.seed, step, 1]).integers(len(self.features), size=self.batch)
-        rows = torch.from_numpy(drawn).to(self.features.device)
-        missed: torch.Tensor = self.head(encoder, self.features[rows]) - self.targets[rows]
-        return missed.square().sum(dim=1).mean() / self.variance
+        first, which = self.seed
+        rng = np.random.default_rng([first, step, which])
+        rows = torch.from_numpy(rng.integers(len(self.features), size=self.batch)).to(self.features.device)
+        predicted: torch.Tensor = self.head(encoder, self.features[rows])
+        if self.loss is not None:
+            with torch.random.fork_rng(devices=[]):  # what a loss draws is a function of the step too
+                torch.manual_seed(int(rng.integers(2**63)))
+                return self.loss(predicted, self.targets[rows])
+        return (predicted - self.targets[rows]).square().sum(dim=1).mean() / self.variance
 
 
 class _Batches:

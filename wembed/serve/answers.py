@@ -14,6 +14,7 @@ from wembed.serve.limits import RefusedError
 
 __all__ = ["ARROW", "NPY", "answer", "failure", "made", "refusal"]
 
+JSON = "application/json"
 NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
 _HEADERS = {
@@ -34,15 +35,45 @@ def answer(known: dict[str, Any], accepted: str = "", main: str | None = None, s
     Raises:
         RefusedError: there is no such form of it.
     """
-    if NPY in accepted and main is not None:
+    form = _form(accepted, (JSON, ARROW) if main is None else (JSON, NPY, ARROW))
+    if form == NPY:
         file = io.BytesIO()
-        np.save(file, known[main], allow_pickle=False)
+        np.save(file, known[str(main)], allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
-    if NPY in accepted and not any(kind in accepted for kind in (ARROW, "application/json", "*/*")):
-        raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is more than one array; accept JSON or {ARROW}")
-    if ARROW in accepted:
+    if form == ARROW:
         return Response(_table(known), media_type=ARROW)
-    return Response(_json(known), status, media_type="application/json")
+    return Response(_json(known), status, media_type=JSON)
+
+
+def _form(accepted: str, forms: tuple[str, ...]) -> str:
+    """The form that a request accepts most (RFC 9110, 12.5.1); of equals the one that it names, and then the first.
+
+    Raises:
+        RefusedError: it accepts none of them.
+    """
+    if accepted in ("", "*/*", JSON):
+        return JSON
+    wanted: dict[str, tuple[float, int]] = {}
+    for one in accepted.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        given = [part[2:] for part in parameters if part.startswith("q=")]
+        wanted[kind] = (_share(given[0]) if given else 1.0, kind.count("*"))
+    best = (0.0, 0)
+    found = None
+    for form in forms:
+        named = [wanted[kind] for kind in (form, f"{form.partition('/')[0]}/*", "*/*") if kind in wanted][:1]
+        if named and named[0][0] > 0 and (found is None or (named[0][0], -named[0][1]) > best):
+            found, best = form, (named[0][0], -named[0][1])
+    if found is None:
+        raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is answered as {', '.join(forms)}; accept one of these")
+    return found
+
+
+def _share(given: str) -> float:
+    try:
+        return min(max(float(given), 0.0), 1.0)
+    except ValueError:
+        return 0.0
 
 
 def made(found: Decoded, accepted: str = "") -> Response:
@@ -52,21 +83,22 @@ def made(found: Decoded, accepted: str = "") -> Response:
         RefusedError: there is no such form of them.
     """
     measures, grid = found.measures, found.measures.grid
-    if NPY in accepted and grid is not None:
-        return answer({"images": measures.histograms().reshape(-1, *grid)}, NPY, "images")
-    if ARROW in accepted:
+    form = _form(accepted, (JSON, ARROW) if grid is None else (JSON, NPY, ARROW))
+    if form == NPY:
+        return answer({"images": measures.histograms().reshape(-1, *(grid or ()))}, NPY, "images")
+    if form == ARROW:
         points = measures.points()
         owner = np.repeat(np.arange(len(measures)), measures.sizes)
         axes = {f"x{axis}": column for axis, column in enumerate(points.T, 1)}
         return answer({"measure": owner, **axes, "weight": measures.weights}, ARROW)
     told = [{"points": one.support, "weights": one.weights, "grid": grid} for one in measures]
-    return answer({"measures": told, "vectors": found.vectors}, accepted)
+    return answer({"measures": told, "vectors": found.vectors})
 
 
 def refusal(error: RefusedError, request_id: str) -> Response:
     """The answer to a request that is refused."""
     body = failure("RefusedError", str(error), request_id, error.limit)
-    return Response(body, error.status, _HEADERS.get(error.status), "application/json")
+    return Response(body, error.status, _HEADERS.get(error.status), JSON)
 
 
 def failure(kind: str, message: str, request_id: str, limit: str | None = None) -> bytes:

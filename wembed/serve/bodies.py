@@ -22,6 +22,7 @@ _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _MALFORMED = HTTPStatus.UNPROCESSABLE_ENTITY
 _NAME = "the body"
 _DICTIONARY = 2  # in the union MessageHeader
+_KINDS_OF_ID = ("int", "str", "constrained-str")  # as the models call them
 _SHOWN = 3  # problems of a body that an answer tells of
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,9 +52,16 @@ def parsed(model: type[Model], content: bytes | dict[str, Any], limits: Limits) 
         return model.model_validate_json(content)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        told = [f"{'.'.join(map(str, one['loc'])) or _NAME}: {one['msg']}" for one in problems[:_SHOWN]]
-        more = f", and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
-        raise RefusedError(_MALFORMED, "; ".join(told) + more) from error
+        found = dict.fromkeys(_told(one["loc"], one["msg"]) for one in problems)
+        more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        raise RefusedError(_MALFORMED, "; ".join([*found][:_SHOWN]) + more) from error
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    """A problem of a body: where, and what. What may be one of two kinds is told once."""
+    if place and place[-1] in _KINDS_OF_ID:
+        place, message = place[:-1], "Input should be a whole number below 2^63, or a string of 1 to 200 characters"
+    return f"{'.'.join(map(str, place)) or _NAME}: {message}"
 
 
 def measures_of_json(
@@ -200,8 +208,12 @@ def _npy(file: io.BytesIO, size: int, limits: Limits) -> np.ndarray:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     count = int(np.prod([int(side) for side in shape], dtype=object)) if shape else 1
-    if dtype.hasobject or dtype.kind not in "biuf" or count * dtype.itemsize != size - file.tell():
-        raise RefusedError(_MALFORMED, f"{_NAME} has {size:,} bytes for an array of {dtype} of shape {shape}")
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise RefusedError(_MALFORMED, f"{_NAME} has an array of {dtype}; send numbers")
+    if count * dtype.itemsize != size - file.tell():
+        raise RefusedError(
+            _MALFORMED, f"{_NAME} has {size:,} bytes, which are not those of an array of {dtype} of shape {shape}"
+        )
     limits.check("atoms", count, "numbers in an array", _TOO_LARGE)
     return np.frombuffer(file.getbuffer()[file.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
 

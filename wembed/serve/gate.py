@@ -146,7 +146,7 @@ class Gate:
                 HTTPStatus.UNAUTHORIZED, "this takes a key that the service knows, as Authorization: Bearer KEY"
             )
         if scope not in scopes:
-            raise RefusedError(HTTPStatus.FORBIDDEN, f"this takes a key with the scope {scope!r}, and yours has none")
+            raise RefusedError(HTTPStatus.FORBIDDEN, f"this takes a key with the scope {scope!r}, and yours has it not")
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         if self._hosts is None:

@@ -110,6 +110,6 @@ class Journal:
 
     def _damaged(self, place: int) -> ArtifactError:
         return ArtifactError(
-            f"{self.path} is damaged at byte {place}; what it holds up to there can be kept by "
-            f"`truncate -s {place} {self.path}`, and without the file the index is as it was last written"
+            f"{self.path} is damaged at byte {place}. After `truncate -s {place} {self.path}` the changes before that "
+            "are kept and all later ones lost; without the file the index is as it was last written. Keep a copy first"
         )

@@ -60,7 +60,14 @@ class Limits:
         for field in fields(self):
             whole(field.name, getattr(self, field.name), 1)
 
-    def check(self, name: str, count: int, what: str, status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
+    def check(
+        self,
+        name: str,
+        count: int,
+        what: str,
+        status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
+        way_out: str = "ask for fewer at a time",
+    ) -> None:
         """Refuse more than a limit allows.
 
         Raises:
@@ -69,7 +76,7 @@ class Limits:
         most = getattr(self, name)
         if count > most:
             raise RefusedError(
-                status, f"{count:,} {what} are more than the limit {name!r} of {most:,}; ask for fewer at a time", name
+                status, f"{count:,} {what} are more than the limit {name!r} of {most:,}; {way_out}", name
             )
 
     def spending(self) -> Callable[[np.ndarray, np.ndarray], None]:
@@ -84,7 +91,8 @@ class Limits:
             count, work = count + len(n), work + int(n.astype(np.int64) @ m)
             self.check("solves", count, "exact distances")
             largest = int(max(np.max(n, initial=0), np.max(m, initial=0)))
-            self.check("solved_atoms", largest, "atoms of a measure to be solved exactly")
+            few = "take its predicted distances, or give it fewer atoms"
+            self.check("solved_atoms", largest, "atoms of a measure to be solved exactly", way_out=few)
             self.check("work", work, "pairs of atoms in exact distances")
 
         return spend

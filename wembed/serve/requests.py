@@ -20,6 +20,7 @@ __all__ = ["asked_of", "removed_of", "sides_of", "wanted_of"]
 
 _LONG = 1 << 18  # bytes of a body, from which on the thread that all requests share does not read it
 _SHOWN = 5  # names of a query that an answer tells of
+_FIELDS = 20  # of a form, which are read to tell that they belong elsewhere
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 _LISTS = ("among", "ids", "labels", "t", "weights")  # options that a query may give more than once
@@ -95,10 +96,14 @@ async def sides_of(
     kind = _kind(request.headers.get("content-type"))
     parts = {} if kind == _FORM else {"a": (await request.body(), kind)}
     if kind == _FORM:
-        async with request.form(max_files=2, max_fields=0) as form:
+        async with request.form(max_files=2, max_fields=_FIELDS) as form:
             for name, file in form.multi_items():
-                if isinstance(file, UploadFile):
-                    parts[name] = await file.read(), _kind(file.content_type)
+                if not isinstance(file, UploadFile):
+                    raise RefusedError(
+                        HTTPStatus.UNPROCESSABLE_ENTITY,
+                        f"the form has {name[:40]!r} in a field; options go into the query, as in ?interval=0.9",
+                    )
+                parts[name] = await file.read(), _kind(file.content_type)
         if "a" not in parts or not parts.keys() <= {"a", "b"}:
             raise RefusedError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "a form has a file 'a' and, unless that is all, one 'b'"

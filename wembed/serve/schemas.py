@@ -79,7 +79,7 @@ class DistanceOptions(_Strict):
     exact: bool = Field(False, description="solve all of them")
     interval: float | None = Field(None, description="share of exact distances that lie within the interval, as 0.9")
     tolerance: float | None = Field(None, description="relative error that is good enough; the others are solved")
-    budget: int | None = Field(None, description="most distances to solve")
+    budget: int | None = Field(None, ge=0, description="most distances to solve")
     refine: bool | None = Field(None, description="narrower intervals, by a few solves for each measure")
 
     @property
@@ -256,14 +256,14 @@ class Info(BaseModel):
     cost: dict[str, Any]
     encoder: str
     dim: int = Field(description="numbers in a vector")
-    points: int = Field(description="numbers in a point")
+    point_dim: int = Field(description="numbers in a point")
     grid: list[int] | None = Field(description="of images, the pixels along their axes")
     box: list[list[float]] = Field(description="the least and the largest coordinates of some of the measures")
     maps: list[str] = Field(description="how a map can be made")
     method: str = Field(description="flat or hnsw")
     errors: dict[str, Any] | None = Field(description="of the model on unseen measures, as it was last evaluated")
     decoder: str | None = Field(description="what vectors are decoded to; null where the model has not learned it")
-    highest_level: float = Field(description="up to which intervals can be asked for")
+    highest_level: float = Field(description="the largest share of exact distances that an interval can be asked for")
     limits: dict[str, int]
 
 

@@ -95,7 +95,7 @@ class Service:
         plain = _plain(predicted, np.maximum(left.unusualness, right.unusualness))
         if asked.plain:
             return plain
-        self._check_solves(asked, len(a), a.sizes, b.sizes)
+        self._check_solves(asked, len(a), len(a) + len(b), a.sizes, b.sizes)
         cost, trust = self._model.cost, self._model.trust
         if asked.exact:
             pairs = np.stack([every, every + len(a)], axis=1)
@@ -113,7 +113,8 @@ class Service:
         if asked.plain:
             return plain
         solved = count if b is not None else len(a) * (len(a) - 1) // 2
-        self._check_solves(asked, solved, a.sizes, (a if b is None else b).sizes)
+        sides = len(a) + (0 if b is None else len(b))
+        self._check_solves(asked, solved, sides, a.sizes, (a if b is None else b).sizes)
         cost, trust = self._model.cost, self._model.trust
         if asked.exact:
             rows, columns = np.divmod(np.arange(count), count // len(a))
@@ -267,7 +268,7 @@ class Service:
             "cost": model.cost.as_dict(),
             "encoder": model.encoder_,
             "dim": model.dim_,
-            "points": some.dim,
+            "point_dim": some.dim,
             "grid": some.grid,
             "box": [some.points().min(axis=0).tolist(), some.points().max(axis=0).tolist()],
             "maps": methods(),
@@ -292,11 +293,13 @@ class Service:
         encoded = await self._batches.encode(Measures.concatenate([a, b]))
         return encoded.part(0, len(a)), encoded.part(len(a), len(a) + len(b))
 
-    def _check_solves(self, asked: DistanceOptions, pairs: int, n: np.ndarray, m: np.ndarray) -> None:
+    def _check_solves(self, asked: DistanceOptions, pairs: int, sides: int, n: np.ndarray, m: np.ndarray) -> None:
         """By the largest measures of both sides, as if each pair were of these."""
-        count = pairs if asked.exact or asked.tolerance is not None else 0
-        count = count if asked.budget is None else asked.budget if asked.tolerance is None else min(count, asked.budget)
-        count += self._model.trust.references * (len(n) + len(m)) if asked.refine else 0
+        if asked.exact or asked.budget is None:
+            count = pairs if asked.exact or asked.tolerance is not None else 0
+        else:
+            count = min(pairs, asked.budget)
+        count += self._model.trust.references * sides if asked.refine else 0
         self.limits.check("solves", count, "exact distances")
         self.limits.spending()(np.full(count, n.max(initial=0)), np.full(count, m.max(initial=0)))
 

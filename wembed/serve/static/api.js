@@ -6,7 +6,7 @@ let asking = null; // the dialog is opened once, however many requests wait for 
 export class Refused extends Error {}
 
 export async function ask(path, body, signal) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const used = key, headers = used ? { Authorization: `Bearer ${used}` } : {};
   if (body) headers["Content-Type"] = "application/json";
   let found;
   try {
@@ -15,9 +15,12 @@ export async function ask(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The service does not answer; is it still running?");
   }
-  if (found.status === 401) {
-    asking ??= askForKey().finally(() => { asking = null; });
-    if (!await asking) throw new Refused("This service takes a key; reload the page to give one.");
+  if (found.status === 401 || (found.status === 403 && used)) {
+    if (key === used) {
+      const wrong = found.status === 403 ? "That key may not ask; it takes one with the scope read." : "The service does not know that key.";
+      asking ??= askForKey(used ? wrong : "").finally(() => { asking = null; });
+    }
+    if (asking && !await asking) throw new Refused("This service takes a key; reload the page to give one.");
     return ask(path, body, signal);
   }
   const text = await found.text();
@@ -37,8 +40,9 @@ const whole = (name, value, context) =>
   Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?[0-9]+$/.test(context?.source ?? "") ? context.source : value;
 
 // Whether a key was given.
-function askForKey() {
+function askForKey(said) {
   const dialog = document.getElementById("ask"), input = document.getElementById("key");
+  document.getElementById("wrong-key").textContent = said;
   input.value = "";
   dialog.returnValue = "";
   dialog.showModal();

@@ -32,7 +32,7 @@ async function begin() {
   for (const method of about.maps) part("method").append(new Option(method === "pca" ? "principal axes" : method.toUpperCase(), method));
   part("method-choice").hidden = about.maps.length < 2;
   part("method").addEventListener("change", showMap);
-  if (about.grid?.length === 2 || (!about.grid && about.points === 2)) {
+  if (about.grid?.length === 2 || (!about.grid && about.point_dim === 2)) {
     part("pad-part").hidden = false;
     pad = new Pad(part("pad"), about, drawn);
     part("clear").addEventListener("click", () => {

@@ -1,0 +1,50 @@
+"""Warnings of measures unlike those that a model learned from."""
+
+import sys
+import warnings
+
+import numpy as np
+
+from wembed.errors import UnusualWarning
+
+__all__ = ["UNUSUAL", "warn", "warn_of_unusual"]
+
+UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
+_RARE = 0.01  # share of usual measures with an unusualness above 1, known to a factor of two or so
+_CHANCE = 1e-4  # that as many of a collection are above it, below which the collection is warned of
+_WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not the caller's
+
+
+def warn_of_unusual(
+    unusualness: np.ndarray,
+    whose: str = "measures",
+    so: str = "their distances may be further off than the errors of the model say",
+) -> None:
+    """Warn of measures that are unusual by themselves, and of many that are so together, where there are some.
+
+    Args:
+        unusualness: of each measure.
+        whose: what they are.
+        so: what is to be thought of their answers.
+    """
+    from scipy.stats import binom  # imported late: slow to load
+
+    rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
+    together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
+    if together or strange:
+        many = rare if together else strange
+        usual = f"above 1, where that of 1 in {1 / _RARE:.0f} usual ones is"
+        warn(
+            f"{many:,} of {len(unusualness):,} {whose} {'is' if many == 1 else 'are'} unlike those that "
+            f"the model learned from, with an unusualness {usual if together else f'of {UNUSUAL} or more'}: most "
+            f"of all number {int(unusualness.argmax())} with {unusualness.max():.2g}; {so}",
+            UnusualWarning,
+        )
+
+
+def warn(sentence: str, category: type[Warning]) -> None:
+    """A warning that points at the line that called wembed."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _WRAPPERS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(sentence, category, stacklevel=level)
