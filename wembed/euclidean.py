@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 __all__ = ["distances_between", "distances_of_pairs", "paired_distances", "product"]
 
@@ -16,10 +16,13 @@ _CANCELLED = 1e-3  # squared distances below this share of the squared norms hav
 
 
 def product(
-    x: Float32[np.ndarray, "n k"], y: Float32[np.ndarray, "k m"], out: Float32[np.ndarray, "n m"] | None = None
-) -> Float32[np.ndarray, "n m"]:
-    """Matrix product by the threads of torch, as encoding has them: those of numpy would fight them for the cores."""
-    out = np.empty((len(x), y.shape[1]), dtype=np.float32) if out is None else out
+    x: Float[np.ndarray, "n k"], y: Float[np.ndarray, "k m"], out: Float[np.ndarray, "n m"] | None = None
+) -> Float[np.ndarray, "n m"]:
+    """Matrix product by the threads of torch, as encoding and decoding have them.
+
+    Those of numpy wait busily for more to do, and would keep torch from the cores meanwhile.
+    """
+    out = np.empty((len(x), y.shape[1]), dtype=x.dtype) if out is None else out
     torch.mm(torch.from_numpy(x), torch.from_numpy(y), out=torch.from_numpy(out))
     return out
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 
 from wembed.errors import SettingError
+from wembed.euclidean import product
 from wembed.learning.augmentation import distorted
 from wembed.learning.decoders import CloudDecoder, Decoder, HistogramDecoder, ImageDecoder, Reconstruction
 from wembed.learning.encoding import Encoding
@@ -507,7 +508,7 @@ def _moved(
     wanted = np.clip((means - support.mean(axis=0)) / scale, low + room, high - room)
     mean, second = _moments(masses, here)
     slopes = np.linalg.solve(second, (wanted - mean)[..., None])[..., 0]
-    factor: np.ndarray = slopes @ here.T
+    factor = product(slopes, here.T)
     factor += 1 - np.einsum("na,na->n", slopes, mean)[:, None]
     steep = np.flatnonzero(factor.min(axis=1) < _LEAST_FACTOR)
     moved: np.ndarray = masses * factor
@@ -527,7 +528,7 @@ def _tilted(
             break
         step = np.linalg.solve(second, missed[..., None])[..., 0]
         slopes += step / np.maximum(1.0, np.linalg.norm(step, axis=1, keepdims=True) / _STRIDE)
-        exponent = slopes @ here.T
+        exponent = product(slopes, here.T)
         exponent -= exponent.max(axis=1, keepdims=True, where=masses > 0, initial=-np.inf)
         tilted = np.where(masses > 0, masses * np.exp(np.minimum(exponent, 0.0)), 0.0)
         tilted /= tilted.sum(axis=1, keepdims=True)
@@ -540,7 +541,7 @@ def _moments(
     """Means (n, axes) and covariances (n, axes, axes)."""
     axes = int(here.shape[1])
     products = (here[:, :, None] * here[:, None, :]).reshape(len(here), -1)
-    found: np.ndarray = masses @ np.concatenate([here, products], axis=1)
+    found = product(masses, np.concatenate([here, products], axis=1))
     mean = found[:, :axes]
     spread = found[:, axes:].reshape(-1, axes, axes) - mean[:, :, None] * mean[:, None, :]
     return np.asarray(mean), np.asarray(spread + 1e-12 * np.eye(axes))
