@@ -241,17 +241,13 @@ def geometry() -> str:
 
 def together() -> str:
     """Encoders that a decoder was trained along with, a row for each weight of its loss."""
-    rows = [
-        "| `reconstruction` | error of distances | recall@10 | W_2 to what is decoded: along | afterwards |",
-        "|--:|--:|--:|--:|--:|",
-    ]
+    rows = ["| `reconstruction` | error of distances | recall@10 | W_2 to what is decoded |", "|---|--:|--:|--:|"]
     for weight, marks in recorded("geometry")["results"]["together"]["weights"].items():
         cells = [
-            f"{float(weight):g}",
+            f"{float(weight):g}" if float(weight) else "0, and `fit_decoder` afterwards",
             told(marks["relative_error"], lambda share: f"{share:.2%}"),
             told(marks["recall_at_10"], lambda share: f"{share:.3f}"),
-            told(marks["trained along"], lambda far: f"{far:.3f}") if "trained along" in marks else "",
-            told(marks["trained afterwards"], lambda far: f"{far:.3f}"),
+            told(marks["decoded"], lambda far: f"{far:.3f}"),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
