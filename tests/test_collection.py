@@ -261,3 +261,19 @@ def test_a_kill_at_any_moment_of_a_write_leaves_an_index_whole(
     named = [one for one in (tmp_path / "index").iterdir() if one.is_dir()]
     assert len(named) == len(loaded._segments) + 1  # what was left half written is gone
     assert header["count"] == counts[-1]
+
+
+def test_images_are_histograms_to_an_index_of_histograms() -> None:
+    support = np.stack(np.unravel_index(np.arange(16), (4, 4)), axis=1).astype(float)
+    metric = np.abs(support[:, None] - support).sum(axis=2)
+    images = np.random.default_rng(0).uniform(0, 1, (80, 4, 4)) ** 4
+    histograms = Measures.from_histograms(images.reshape(80, 16), support)
+    training = wembed.TrainingSettings(steps=10)
+    embedder = wembed.Embedder(metric, order=1, pairs=300, training=training, calibration=0, n_jobs=1).fit(histograms)
+    index = Index(embedder, histograms[:40])
+    ids = index.add(Measures.from_images(images[40:50]), vectors=embedder.transform(histograms[40:50]))
+    found = index.query(Measures.from_histograms(images[45:46].reshape(1, 16), support), k=3, rerank=10)
+    assert (found.ids[0, 0], found.distances[0, 0]) == (ids[5], pytest.approx(0, abs=1e-9))
+    assert index.grid is None
+    with pytest.raises(SettingError, match="a cost matrix needs measures on a common support"):
+        index.add(Measures.from_images(np.ones((1, 5, 5))))

@@ -1,11 +1,14 @@
 """Unusualness: near 0 for more of the same, high for what is not."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 import wembed
 from wembed import Embedder, Measures
 from wembed.learning.novelty import Novelty, _shapes
+from wembed.unusual import warn_of_unusual_sides
 
 
 def clouds(seed: int, count: int, atoms: int = 20, scale: float = 1.0) -> Measures:
@@ -140,3 +143,20 @@ def test_being_far_off_is_not_strange_where_that_is_exact(fitted: Embedder, some
     unseen = some_digits[fitted.split_.test]
     moved = Measures.from_point_clouds([m.support + 1_000 for m in unseen], [m.weights for m in unseen])
     np.testing.assert_allclose(fitted.unusualness(moved), fitted.unusualness(unseen), atol=0.05)
+
+
+def test_a_table_of_pairs_is_warned_of_by_its_measures_and_not_by_its_pairs() -> None:
+    one = np.full(40, 0.5)
+    one[3] = 1.2  # as 1 in 100 usual measures is
+    pairs = np.maximum(one[:, None], one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unusual_sides(pairs, 1)
+        warn_of_unusual_sides(np.maximum(one[:, None], np.full(50, 0.4)), 2)
+    one[7] = 3.0
+    with pytest.warns(wembed.UnusualWarning, match="1 of 40 measures of a is unlike .* number 7 with 3"):
+        warn_of_unusual_sides(np.maximum(one[:, None], np.full(50, 0.4)), 2)
+    with pytest.warns(wembed.UnusualWarning, match="1 of 40 measures is unlike .* number 7 with 3"):
+        warn_of_unusual_sides(np.maximum(one[:, None], one), 1)
+    with pytest.warns(wembed.UnusualWarning, match="pairs"):
+        warn_of_unusual_sides(one, 2)

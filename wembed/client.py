@@ -13,7 +13,7 @@ from wembed import errors
 from wembed.errors import ServiceError, SettingError
 from wembed.measures import Measure, Measures
 from wembed.records import Distances, Entry, Id, Neighbors
-from wembed.unusual import warn_of_unusual
+from wembed.unusual import warn_of_unusual, warn_of_unusual_sides
 
 if TYPE_CHECKING:
     import httpx
@@ -203,7 +203,7 @@ class Client:
             return np.asarray(table.column(name).to_numpy(zero_copy_only=False).reshape(shape))
 
         unusualness = column("unusualness")
-        warn_of_unusual(unusualness.ravel(), "pairs, by the more unusual measure of each,")
+        warn_of_unusual_sides(unusualness, len(sides))
         if not options:
             return column("predicted")
         names = ("predicted", "estimate", "lower", "upper", "exact")

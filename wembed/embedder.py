@@ -23,6 +23,7 @@ from wembed.learning.decoding import (
     DECODINGS,
     DecoderSettings,
     Decoding,
+    finish_decoding,
     joint_decoding,
     learned_decoding,
     suited_decoding,
@@ -642,7 +643,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if self.encoder != "auto":
             ENCODINGS[self.encoder].check_collection(measures)
         if self.training is not None and self.training.reconstruction:
-            suited_decoding(measures, self.cost)
+            suited_decoding(measures, GroundCost(self.metric, self.order))
             if self.encoder == LinearEncoding.kind:
                 raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
         if not _there(self.device):
@@ -718,13 +719,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 torch.manual_seed(self.random_state)
                 auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
             examples = replace(examples, auxiliary=auxiliary)
-        self._decoding = None
+        decoding = None
         if training.reconstruction:
             with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.random_state)
                 rows = np.flatnonzero(np.isin(used, solved.split.train))
                 rows = np.sort(np.random.default_rng([self.random_state, 10]).permutation(rows)[:_KNOWN])
-                self._decoding, task = joint_decoding(
+                decoding, task = joint_decoding(
                     learned_from[rows], encoding, inputs[0, rows], unit, ATOMS, self.n_jobs, show
                 )
             examples = replace(examples, reconstruction=task)
@@ -738,7 +739,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 checkpoint,
                 lambda step, steps, _: show(step, steps),
             )
-        self._encoding, self._unit = encoding, unit
+        if decoding is not None:
+            steps = int(training.steps or encoding.steps)
+            settings = DecoderSettings(ATOMS, steps, 0, self.random_state, self.n_jobs, self.device)
+            with bar(self.verbose, "decoder", unit="steps") as show:
+                finish_decoding(decoding, task, encoding, settings, show)
+        self._encoding, self._decoding, self._unit = encoding, decoding, unit
         self.encoder_, self.dim_ = name, encoding.dim
         self.split_ = solved.split
         self.history_ = [(step, error * unit) for step, error in history]

@@ -226,8 +226,8 @@ class Index:
             SettingError: an id that is there already, or of another kind than those there; see `Index` for the others.
             MeasureError: as `Embedder.transform`; or clouds, off the pixels, for an index of images.
         """
-        self.embedder.cost.check(measures)
         measures = self._alike(measures)
+        self.embedder.cost.check(measures)
         known = Catalogue.of(len(measures), self._numbered(len(measures)) if ids is None else ids, labels, payloads)
         new = known.ids()
         if not len(new):
@@ -276,8 +276,8 @@ class Index:
             SettingError: an id that is not there; see `Index` for the others.
             MeasureError: as `add`.
         """
-        self.embedder.cost.check(measures)
         measures = self._alike(measures)
+        self.embedder.cost.check(measures)
         self._found(ids)
         before = [self[one] for one in np.asarray(ids).tolist()]
         known = Catalogue.of(
@@ -569,6 +569,8 @@ class Index:
         if here == measures.grid:
             return measures
         if here is None:
+            if self.support is not None and np.array_equal(measures.support, self.support):
+                return Measures(measures.offsets, measures.support, measures.weights, measures.atoms)
             return Measures.from_flat(measures.points(), measures.weights, measures.sizes)
         size = " x ".join(map(str, here))
         if measures.grid is not None:

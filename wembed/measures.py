@@ -186,7 +186,11 @@ class Measures:
             [[0]] + [part.offsets[1:] + start for part, start in zip(parts, starts[:-1], strict=True)]
         ).astype(np.int64)
         weights = np.concatenate([part.weights for part in parts])
-        atoms = [part.atoms for part in parts if part.atoms is not None and np.array_equal(part.support, first.support)]
+        atoms = [
+            part.atoms
+            for part in parts
+            if part.atoms is not None and (part.support is first.support or np.array_equal(part.support, first.support))
+        ]
         if len(atoms) == len(parts):
             return cls(offsets, first.support, weights, np.concatenate(atoms), first.grid)
         return cls(offsets, np.concatenate([part.points() for part in parts]), weights)

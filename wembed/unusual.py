@@ -7,7 +7,7 @@ import numpy as np
 
 from wembed.errors import UnusualWarning
 
-__all__ = ["UNUSUAL", "warn", "warn_of_unusual"]
+__all__ = ["UNUSUAL", "warn", "warn_of_unusual", "warn_of_unusual_sides"]
 
 UNUSUAL = 2.5  # unusualness that is warned of: a long way beyond the most unusual hundredth
 _RARE = 0.01  # share of usual measures with an unusualness above 1, known to a factor of two or so
@@ -19,6 +19,7 @@ def warn_of_unusual(
     unusualness: np.ndarray,
     whose: str = "measures",
     so: str = "their distances may be further off than the errors of the model say",
+    each: int = 1,
 ) -> None:
     """Warn of measures that are unusual by themselves, and of many that are so together, where there are some.
 
@@ -26,11 +27,12 @@ def warn_of_unusual(
         unusualness: of each measure.
         whose: what they are.
         so: what is to be thought of their answers.
+        each: how many measures each is the unusualness of, which is that of the most unusual one.
     """
     from scipy.stats import binom  # imported late: slow to load
 
     rare, strange = int((unusualness > 1).sum()), int((unusualness >= UNUSUAL).sum())
-    together = rare > binom.isf(_CHANCE, len(unusualness), 2 * _RARE)
+    together = rare > binom.isf(_CHANCE, len(unusualness), 2 * each * _RARE)
     if together or strange:
         many = rare if together else strange
         usual = f"above 1, where that of 1 in {1 / _RARE:.0f} usual ones is"
@@ -40,6 +42,22 @@ def warn_of_unusual(
             f"of all number {int(unusualness.argmax())} with {unusualness.max():.2g}; {so}",
             UnusualWarning,
         )
+
+
+def warn_of_unusual_sides(unusualness: np.ndarray, sides: int) -> None:
+    """Warn of the measures of pairs.
+
+    Args:
+        unusualness: of the more unusual measure of each pair: (n,), or (n, m) for each of one side and each of another.
+        sides: collections that are paired: 1 where one is with itself.
+    """
+    if unusualness.ndim == 1:
+        warn_of_unusual(unusualness, "pairs, by the more unusual measure of each,", each=2)
+    elif unusualness.size and sides == 1:
+        warn_of_unusual(unusualness.diagonal())
+    elif unusualness.size:  # the least of a row is its own, or that of the most usual measure of the other side
+        warn_of_unusual(unusualness.min(axis=1), "measures of a")
+        warn_of_unusual(unusualness.min(axis=0), "measures of b")
 
 
 def warn(sentence: str, category: type[Warning]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
+from torch import nn
 
 from wembed.errors import SettingError
 from wembed.euclidean import product
@@ -23,7 +24,16 @@ from wembed.transport.between import Mixture, mixed
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
 
-__all__ = ["ATOMS", "DECODINGS", "DecoderSettings", "Decoding", "joint_decoding", "learned_decoding", "suited_decoding"]
+__all__ = [
+    "ATOMS",
+    "DECODINGS",
+    "DecoderSettings",
+    "Decoding",
+    "finish_decoding",
+    "joint_decoding",
+    "learned_decoding",
+    "suited_decoding",
+]
 
 ATOMS = 128  # of a decoded cloud
 
@@ -342,10 +352,38 @@ def joint_decoding(
     exact = encoding.exact_part(measures) / np.float32(unit)
     rows = np.concatenate([features.reshape(len(features), -1), exact], axis=1)
     head = Reconstruction(decoding.module, features.shape[1:], unit)
-    with torch.no_grad():
-        decoding.module.start_from(head.vectors(encoding.module, torch.from_numpy(rows)))
+    decoding.module.start_from(_vectors(head, encoding.module, rows))
     targets = decoding.targets(measures, n_jobs, progress)
     return decoding, Auxiliary(head, rows, targets.numpy(), decoding.loss, _BATCH)
+
+
+def _vectors(head: Reconstruction, encoder: nn.Module, rows: Float32[np.ndarray, "n width"]) -> torch.Tensor:
+    with torch.no_grad():
+        blocks = (torch.from_numpy(rows[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK))
+        return torch.cat([head.vectors(encoder, block) for block in blocks])
+
+
+def finish_decoding(
+    decoding: Decoding, task: Auxiliary, encoding: Encoding, settings: DecoderSettings, progress: Progress
+) -> None:
+    """Train a decoder on alone, in place, for the state that the encoder it was trained with is left in.
+
+    That is the best one for distances, and may be one of long before the decoder was good.
+
+    Args:
+        decoding: as `joint_decoding` gave it, and trained.
+        task: the same.
+        encoding: the encoder, trained.
+        settings: how; its atoms and mixtures are left aside.
+        progress: called with the steps done and the steps in all.
+    """
+    assert isinstance(task.head, Reconstruction)
+    vectors = _vectors(task.head.cpu(), encoding.module.cpu().eval(), task.features).numpy()
+    order = np.random.default_rng([settings.seed, 12]).permutation(len(vectors))
+    check = np.sort(order[: max(1, min(_MOST_CHECKED, len(order) // 10))])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        _train(decoding, vectors, torch.from_numpy(task.targets), check, settings, progress, begun=True)
 
 
 def learned_decoding(
@@ -449,13 +487,16 @@ def _train(
     check: Int64[np.ndarray, " v"],
     settings: DecoderSettings,
     progress: Progress,
+    *,
+    begun: bool = False,
 ) -> None:
     """Train a decoder in place and leave it in its best state on the measures it is checked on, and not trained on."""
     steps, seed, device = settings.steps, settings.seed, settings.device
     known = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
     rows = np.setdiff1d(np.arange(len(known)), check)
     module = decoding.module.to(device)
-    module.start_from(known[rows])
+    if not begun:
+        module.start_from(known[rows])
     optimizer = torch.optim.AdamW(module.parameters(), lr=_RATE, weight_decay=_DECAY)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, max(steps, 2), pct_start=_WARM_UP)
     every, rng = max(1, steps // _CHECKS), np.random.default_rng([seed, 11])

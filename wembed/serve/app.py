@@ -188,7 +188,7 @@ def _there(b: Measures | None) -> Measures:
 
 
 def _accepted(request: Request) -> str:
-    return request.headers.get("accept", "")
+    return ", ".join(request.headers.getlist("accept"))
 
 
 def _distances(found: Distances, asked: schemas.DistanceOptions, request: Request) -> Response:

@@ -153,10 +153,14 @@ class Service:
 
     async def barycenter(self, measures: Measures, asked: BarycenterOptions) -> Decoded:
         """The barycenter of measures."""
-        turns = ITERATIONS.get(asked.method, 0)
-        first = THIN if asked.method == "polish" else int(measures.sizes.max(initial=0))
-        self.limits.check("solves", turns * len(measures), "exact couplings")
-        self._check_made(asked.method, 1, np.full(turns * len(measures), first), np.tile(measures.sizes, turns))
+        used = np.arange(len(measures)) if asked.weights is None else np.flatnonzero(asked.weights)
+        if asked.method == "exact" and len(used) == 2 and used[-1] < len(measures):  # on the way between them
+            self._check_made(asked.method, 1, measures.sizes[used[:1]], measures.sizes[used[1:]])
+        else:
+            turns = ITERATIONS.get(asked.method, 0)
+            first = THIN if asked.method == "polish" else int(measures.sizes.max(initial=0))
+            self.limits.check("solves", turns * len(measures), "exact couplings")
+            self._check_made(asked.method, 1, np.full(turns * len(measures), first), np.tile(measures.sizes, turns))
         return await self._made(
             asked.method,
             lambda model: barycenter(model, measures, asked.weights, method=asked.method, normalize=asked.normalize),
