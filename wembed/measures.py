@@ -216,15 +216,26 @@ class Measures:
             i = int(index) % len(self)
             own = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
             return Measure(self.support[own if self.atoms is None else self.atoms[own]], self.weights[own])
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._run(start, max(start, stop))
         return self._take(np.arange(len(self))[index])
+
+    def _run(self, start: int, stop: int) -> "Measures":
+        """Views of what is there, so that a memory map stays one."""
+        offsets = self.offsets[start : stop + 1]
+        own = slice(int(offsets[0]), int(offsets[-1]))
+        if self.atoms is None:
+            return Measures(offsets - offsets[0], self.support[own], self.weights[own])
+        return Measures(offsets - offsets[0], self.support, self.weights[own], self.atoms[own], self.grid)
 
     def _take(self, indices: np.ndarray) -> "Measures":
         sizes = self.sizes[indices]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        if len(indices) and (np.diff(indices) == 1).all():  # a run: keep views, so that a memory map stays one
-            flat: Any = slice(int(self.offsets[indices[0]]), int(self.offsets[indices[-1] + 1]))
-        else:
-            flat = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        if len(indices) and (np.diff(indices) == 1).all():
+            return self._run(int(indices[0]), int(indices[-1]) + 1)
+        flat = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
         if self.atoms is None:
             return Measures(offsets, self.support[flat], self.weights[flat])
         return Measures(offsets, self.support, self.weights[flat], self.atoms[flat], self.grid)

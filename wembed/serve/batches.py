@@ -37,8 +37,8 @@ class Batches:
     Args:
         encode: encodes measures; it is called in `thread`.
         thread: where it is called.
-        window: seconds to wait for more, once there is something to encode; 0 takes what has come while the encoder was
-            busy.
+        window: seconds to wait for more, once there is something to encode and the encoder is free; 0 takes what has
+            come while it was busy.
         size: measures, from which on no more requests are taken into a call; 1 leaves each request to itself.
         seen: called with the measures of each call.
     """
@@ -66,13 +66,16 @@ class Batches:
         future: asyncio.Future[Encoded] = loop.create_future()
         self._waiting.append((measures, future))
         self._count += len(measures)
-        if self._busy:
-            pass  # those that wait are taken when it is done
-        elif self._count >= self._size or not self._window:
-            self._start()
-        elif len(self._waiting) == 1:
-            loop.call_later(self._window, self._start)
+        if not self._busy:  # else those that wait are taken when it is done
+            self._gather(first=len(self._waiting) == 1)
         return await future
+
+    def _gather(self, *, first: bool) -> None:
+        """Start at once where there is enough, and else after the window, which begins with the first that waits."""
+        if self._count >= self._size or not self._window:
+            self._start()
+        elif first:
+            asyncio.get_running_loop().call_later(self._window, self._start)
 
     def _start(self) -> None:
         if self._busy or not self._waiting:
@@ -86,7 +89,8 @@ class Batches:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._busy = None
-        self._start()
+        if self._waiting:  # those of clients that have just been answered come soon: they go along
+            self._gather(first=True)
 
     async def _together(self, asked: list[tuple[Measures, "asyncio.Future[Encoded]"]]) -> None:
         asked = [(measures, future) for measures, future in asked if not future.done()]  # whoever asked may be gone

@@ -22,7 +22,7 @@ from wembed.serve.service import Service
 __all__ = ["run"]
 
 _LAST = 60  # seconds that what was accepted may take once the service is to end
-_SWITCH = 5e-4  # seconds until another thread has its turn: one that encodes has many short ones
+_SWITCH = 2e-3  # seconds until another thread has its turn: to take turns costs both, and answers wait no longer
 
 
 def run(
