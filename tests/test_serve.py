@@ -267,6 +267,30 @@ def test_batches_are_as_large_as_told(size: int, calls: list[int]) -> None:
     assert seen == calls
 
 
+def test_who_asks_again_once_answered_goes_along_with_those_who_waited() -> None:
+    seen, busy = list[int](), threading.Event()
+    measures = Measures.from_point_clouds([[[0.0, 0.0]]])
+
+    def encode(batch: Measures) -> Encoded:
+        busy.wait(5)
+        return Encoded(batch.centroids().astype(np.float32), np.zeros(len(batch)))
+
+    async def ask() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            batches = Batches(encode, thread, window=0.1, seen=seen.append)
+            first = asyncio.create_task(batches.encode(measures))
+            while not seen:
+                await asyncio.sleep(0.01)
+            waits = asyncio.create_task(batches.encode(measures))
+            await asyncio.sleep(0.01)
+            busy.set()
+            await first
+            await asyncio.gather(waits, batches.encode(measures))
+
+    asyncio.run(ask())
+    assert seen == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("limits", "path", "body", "status", "name"),
     [
