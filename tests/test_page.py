@@ -236,6 +236,11 @@ def test_a_service_with_keys_asks_for_one(folder: Path, tmp_path: Path) -> None:
     with running(other, read_keys(tmp_path / "keys")) as url, browsing(tmp_path / "profile") as page:
         page.tell("Page.navigate", url=url)
         page.until("document.getElementById('ask')?.open === true")
+        page.run("document.getElementById('key').value = 'schlüssel'")  # that no header can have
+        assert page.run("document.getElementById('key').checkValidity()") is False
+        page.run("document.getElementById('key').value = 'wrong'")
+        page.click("#ask button")
+        page.until("document.getElementById('wrong-key').textContent === 'The service does not know that key.'")
         page.run(f"document.getElementById('key').value = {key!r}")
         page.click("#ask button")
         page.until("document.body.dataset.ready === 'yes'")

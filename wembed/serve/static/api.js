@@ -48,9 +48,10 @@ function askForKey(said) {
   dialog.showModal();
   return new Promise((done) => dialog.addEventListener("close", () => {
     const given = dialog.returnValue === "given" ? input.value.trim() : "";
-    if (/^[!-~]+$/.test(given)) sessionStorage.setItem("wembed-key", key = given);
+    key = given || null;
+    if (key) sessionStorage.setItem("wembed-key", key);
     else sessionStorage.removeItem("wembed-key");
-    done(given !== "");
+    done(Boolean(key));
   }, { once: true }));
 }
 
