@@ -262,7 +262,7 @@ class _AuxiliaryTask:
         predicted: torch.Tensor = self.head(encoder, self.features[rows])
         if self.loss is not None:
             with torch.random.fork_rng(devices=[]):  # what a loss draws is a function of the step too
-                torch.manual_seed(int(rng.integers(2**63)))
+                torch.default_generator.manual_seed(int(rng.integers(2**63)))
                 return self.loss(predicted, self.targets[rows])
         return (predicted - self.targets[rows]).square().sum(dim=1).mean() / self.variance
 
