@@ -239,25 +239,6 @@ def geometry() -> str:
     return "\n".join(rows)
 
 
-def together() -> str:
-    """Encoders that a decoder was trained along with, a row for each weight of its loss."""
-    rows = ["| `reconstruction` | error of distances | recall@10 | W_2 to what is decoded |", "|---|--:|--:|--:|"]
-    for weight, marks in recorded("geometry")["results"]["together"]["weights"].items():
-        cells = [
-            f"{float(weight):g}" if float(weight) else "0, and `fit_decoder` afterwards",
-            told(marks["relative_error"], lambda share: f"{share:.2%}"),
-            told(marks["recall_at_10"], lambda share: f"{share:.3f}"),
-            told(marks["decoded"], lambda far: f"{far:.3f}"),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def told(marks: dict[str, float], number: Callable[[float], str]) -> str:
-    """The median of a few, and their range."""
-    return f"{number(marks['median'])} ({number(marks['min'])} to {number(marks['max'])})"
-
-
 def index() -> str:
     """Search by a graph and without one, a row for each number of vectors."""
     rows = [
@@ -313,7 +294,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "scale": scale,
     },
     "docs/choosing.md": {"index": index},
-    "docs/geometry.md": {"geometry": geometry, "together": together},
+    "docs/geometry.md": {"geometry": geometry},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {
         "intervals": intervals,
