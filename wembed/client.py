@@ -219,11 +219,11 @@ class Client:
     def _asked(self, verb: str, path: str, **what: Any) -> "httpx.Response":
         import httpx
 
+        if self._http.is_closed:
+            raise ServiceError("this client has been closed; make another one")
         for attempt in range(self._retries + 1):
             try:
                 found = self._http.request(verb, path, **what)
-            except RuntimeError as error:
-                raise ServiceError("this client has been closed; make another one") from error
             except (TypeError, ValueError) as error:  # such as a payload that JSON has no form for
                 raise SettingError(f"what is asked has no form as a request: {error}") from error
             except httpx.HTTPError as error:

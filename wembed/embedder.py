@@ -740,8 +740,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 lambda step, steps, _: show(step, steps),
             )
         if decoding is not None:
-            steps = int(training.steps or encoding.steps)
-            settings = DecoderSettings(ATOMS, steps, 0, self.random_state, self.n_jobs, self.device)
+            assert training.steps is not None
+            settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)
             with bar(self.verbose, "decoder", unit="steps") as show:
                 finish_decoding(decoding, task, encoding, settings, show)
         self._encoding, self._decoding, self._unit = encoding, decoding, unit

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from wembed.candidates import Left, LeftByBounds, LeftByChance
 from wembed.catalogue import Catalogue
 from wembed.embedder import Embedder, load
 from wembed.errors import ArtifactError, LockedError, MeasureError, ReadError, SettingError, WembedError
-from wembed.measures import Measures
+from wembed.measures import Measures, pixel_places
 from wembed.options import share, switch, whole
 from wembed.progress import bar
 from wembed.records import Entry, Id, Neighbors
@@ -577,7 +576,7 @@ class Index:
             theirs = " x ".join(map(str, measures.grid))
             raise MeasureError(f"the images of this index are of {size} pixels, and these of {theirs}; resize them")
         try:
-            return measures.on(np.stack(np.unravel_index(np.arange(math.prod(here)), here), axis=1).astype(float), here)
+            return measures.on(pixel_places(here), here)
         except MeasureError as error:
             raise MeasureError(
                 f"this index is of images of {size} pixels, and these measures are none: give images, such as "

@@ -77,7 +77,7 @@ class Measures:
         if images.size == 0:
             raise MeasureError(f"there are no images in an array of shape {images.shape}")
         grid = tuple(int(side) for side in images.shape[1:])
-        support = _small_grid(grid) if math.prod(grid) <= _SMALL else _places(grid)
+        support = pixel_places(grid)
         offsets, weights, atoms = _pack_rows(images.reshape(len(images), -1), "image")
         return cls(offsets, support, weights, atoms, grid)
 
@@ -231,10 +231,10 @@ class Measures:
         return Measures(offsets - offsets[0], self.support, self.weights[own], self.atoms[own], self.grid)
 
     def _take(self, indices: np.ndarray) -> "Measures":
-        sizes = self.sizes[indices]
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         if len(indices) and (np.diff(indices) == 1).all():
             return self._run(int(indices[0]), int(indices[-1]) + 1)
+        sizes = self.sizes[indices]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         flat = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
         if self.atoms is None:
             return Measures(offsets, self.support[flat], self.weights[flat])
@@ -430,8 +430,12 @@ class Measures:
         return named if self.atoms is None else named | {"atoms": self.atoms}
 
 
+def pixel_places(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
+    """Of the pixels of a grid, as images have them: (row, column)."""
+    return _small_grid(grid) if math.prod(grid) <= _SMALL else _places(grid)
+
+
 def _places(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
-    """Of the pixels of a grid."""
     places = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), axis=1).astype(np.float64)
     places.flags.writeable = False  # many measures may have it in common
     return places

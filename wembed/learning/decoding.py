@@ -19,7 +19,7 @@ from wembed.learning.decoders import CloudDecoder, Decoder, HistogramDecoder, Im
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, directions_for
 from wembed.learning.training import Auxiliary
-from wembed.measures import Measures
+from wembed.measures import Measures, pixel_places
 from wembed.transport.between import Mixture, mixed
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
@@ -196,8 +196,7 @@ class ImageDecoding(_OnSupport):
     @classmethod
     def restored(cls, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "ImageDecoding":
         grid = tuple(description["grid"])
-        support = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), axis=1).astype(np.float64)
-        return cls(ImageDecoder(dim, grid), support, grid, bool(description["flat"]))
+        return cls(ImageDecoder(dim, grid), pixel_places(grid), grid, bool(description["flat"]))
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind, "grid": self.grid, "flat": self.flat}

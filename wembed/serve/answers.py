@@ -58,13 +58,14 @@ def _form(accepted: str, forms: tuple[str, ...]) -> str:
         kind, *parameters = (part.strip() for part in one.split(";"))
         given = [part[2:] for part in parameters if part.startswith("q=")]
         wanted[kind] = (_share(given[0]) if given else 1.0, kind.count("*"))
-    best = (0.0, 0)
-    found = None
-    for form in forms:
-        named = [wanted[kind] for kind in (form, f"{form.partition('/')[0]}/*", "*/*") if kind in wanted][:1]
-        if named and named[0][0] > 0 and (found is None or (named[0][0], -named[0][1]) > best):
-            found, best = form, (named[0][0], -named[0][1])
-    if found is None:
+
+    def rank(form: str) -> tuple[float, int]:
+        named = (kind for kind in (form, f"{form.partition('/')[0]}/*", "*/*") if kind in wanted)
+        share, stars = wanted.get(next(named, ""), (0.0, 0))
+        return share, -stars
+
+    found = max(forms, key=rank)
+    if rank(found)[0] <= 0:
         raise RefusedError(HTTPStatus.NOT_ACCEPTABLE, f"this is answered as {', '.join(forms)}; accept one of these")
     return found
 

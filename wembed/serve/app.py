@@ -178,8 +178,10 @@ def create_app(service: Service, keys: tuple[Key, ...] | None = None, hosts: fro
         return FileResponse(_STATIC / "index.html", headers=_SAFE)
 
     # FastAPI describes these, and Starlette alone is quicker to call them, as they read their requests by themselves.
-    for path, endpoint in (("distance", distance), ("embed", embed), ("neighbors", neighbors), ("pairwise", pairwise)):
-        app.router.routes.insert(0, Route(f"/v1/{path}", endpoint, methods=["POST"]))
+    app.router.routes[:0] = [
+        Route(f"/v1/{endpoint.__name__}", endpoint, methods=["POST"])
+        for endpoint in (distance, embed, neighbors, pairwise)
+    ]
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     describe(app, lambda: service.collection.index)
     return app
