@@ -50,7 +50,7 @@ from wembed.unusual import warn, warn_of_unusual
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_BATCH = 4096
+_BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS = 0.05  # to see how long an exact solve takes
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
@@ -247,7 +247,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
                     inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs, within))
-                    output = encoding.module(inputs.to(self.device)).cpu().numpy()
+                    parts = [encoding.module(rows.to(self.device)) for rows in torch.split(inputs, _ROWS)]
+                    output = torch.cat(parts).cpu().numpy()
                     encoded = vectors[start : start + len(batch)]
                     encoded[:, :learned] = output * np.float32(self._scale * self._unit)
                     encoded[:, learned:] = encoding.exact_part(batch)
@@ -739,6 +740,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 checkpoint,
                 lambda step, steps, _: show(step, steps),
             )
+        encoding.finish(examples)
         if decoding is not None:
             assert training.steps is not None
             settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder"]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder", "TurnedEncoder"]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
@@ -54,6 +54,63 @@ class PerceptronEncoder(nn.Module):
         """What the perceptron makes of the features before its last layer (n, width)."""
         units: torch.Tensor = self.perceptron[:-1]((features - self.centre) / self.scale)
         return units
+
+
+class TurnedEncoder(nn.Module):
+    """What a PerceptronEncoder makes of a measure in several turns, side by side, along the axes of most variance.
+
+    Distances do not change when all measures are turned alike. Those of an encoder do a little, and the mean of their
+    squares over the turns is nearer to exact than each. As turns are linear maps of the features, they are multiplied
+    into the first layer, and the axes into the last. Of all vectors with these distances these are the nearest to the
+    encoder's own.
+    """
+
+    def __init__(self, features: int, dim: int, turns: int, width: int = 512) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, dim)
+        self.first = nn.Linear(features, turns * width)
+        self.second = nn.Linear(width, width)
+        self.last = nn.Linear(turns * width, dim, bias=False)
+
+    @classmethod
+    def of(
+        cls,
+        encoder: PerceptronEncoder,
+        turns: Float64[np.ndarray, "turns features features"],
+        features: Float32[np.ndarray, "n features"],
+    ) -> "TurnedEncoder":
+        """From a trained encoder.
+
+        Args:
+            encoder: what gives the vectors in one turn.
+            turns: maps of the features; the first is the identity.
+            features: of the training measures, by whose vectors the axes are found.
+        """
+        count, dim = len(turns), encoder.linear.out_features
+        with torch.no_grad():
+            maps = torch.from_numpy(turns).float()
+            parts = [torch.from_numpy(features[start : start + _BLOCK]) for start in range(0, len(features), _BLOCK)]
+            side_by_side = torch.cat([torch.cat([encoder(part @ turn.T) for turn in maps], dim=1) for part in parts])
+            axes = _axes_alike(side_by_side.double() / count**0.5, dim).float() / count**0.5
+            made = cls(features.shape[1], dim, count, encoder.width)
+            first, second, last = (layer for layer in encoder.perceptron if isinstance(layer, nn.Linear))
+            seen = torch.cat([first.weight / encoder.scale @ turn for turn in maps])
+            made.first.weight.copy_(seen)
+            made.first.bias.copy_((first.bias - first.weight @ encoder.centre / encoder.scale).repeat(count))
+            made.second.load_state_dict(second.state_dict())
+            blocks = axes.split(dim, dim=1)  # of the axes, in each turn
+            made.last.weight.copy_(torch.cat([encoder._SHARE * block @ last.weight for block in blocks], dim=1))
+            linear = sum((block @ encoder.linear.weight @ turn for block, turn in zip(blocks, maps, strict=True)))
+            made.linear.weight.copy_(linear)
+            made.linear.bias.copy_(-sum(block @ encoder.linear.weight @ encoder.centre for block in blocks))
+        return made.eval()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, dim) of features (n, features)."""
+        hidden = nn.functional.gelu(self.first(features)).reshape(-1, self.second.in_features)
+        hidden = nn.functional.gelu(self.second(hidden)).reshape(len(features), -1)
+        vectors: torch.Tensor = self.linear(features) + self.last(hidden)
+        return vectors
 
 
 class ProjectionEncoder(nn.Module):
@@ -140,6 +197,18 @@ class DWEEncoder(nn.Module):
         """Vectors (n, dim) of images (n, h, w)."""
         vectors: torch.Tensor = self.network(images[:, None])
         return vectors
+
+
+def _axes_alike(vectors: torch.Tensor, dim: int) -> torch.Tensor:
+    """Maps (dim, columns) onto the axes of most variance, turned so as to give nearly the first `dim` columns.
+
+    That is the orthogonal Procrustes problem (Schoenemann 1966).
+    """
+    principal = _principal_axes(vectors, dim).double()
+    covariance = torch.cov(vectors.T, correction=0)
+    left, _, right = torch.linalg.svd(principal @ covariance[:, :dim])
+    axes: torch.Tensor = (left @ right).T @ principal
+    return axes
 
 
 def _principal_axes(features: torch.Tensor, most: int) -> torch.Tensor:

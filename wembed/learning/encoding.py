@@ -89,6 +89,9 @@ class Encoding(ABC):
     def start_from(self, examples: Examples) -> None:  # noqa: B027  some encoders start at random
         """Set the encoder's starting point from the training measures and pairs."""
 
+    def finish(self, examples: Examples) -> None:  # noqa: B027  most are finished when they are trained
+        """Make of the trained encoder the one that is used from now on."""
+
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
     ) -> Float32[np.ndarray, "copies n *shape"]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Float64
 
 from wembed.errors import MeasureError
@@ -60,6 +61,20 @@ class SlicedQuantiles:
             start = stop
         features *= (measures.dim / self.size) ** 0.5
         return features
+
+    def turned(self, places: int) -> Float64[np.ndarray, "features features"]:
+        """The map from the features of a measure in the plane to those of it turned by so many places.
+
+        A place is the angle from each direction to the next. Turned by one, the slice along a direction is what it was
+        along the one before; before the first comes the last, the other way round.
+        """
+        count = len(self.directions)
+        found = np.zeros((count, self.levels, count, self.levels))
+        for direction in range(count):
+            halves, before = divmod(direction - places, count)
+            same = np.eye(self.levels)
+            found[direction, :, before] = same if halves % 2 == 0 else -same[::-1]
+        return found.reshape(self.size, self.size)
 
     def _block(self, measures: Measures) -> Float32[np.ndarray, "n features"]:
         count, widest = len(measures), int(measures.sizes.max(initial=1))
@@ -210,8 +225,8 @@ def _averaged_quantiles(position: np.ndarray, mass: np.ndarray, levels: int) -> 
     rows, widest = position.shape
     reached = mass.astype(np.float64)
     integral = reached * position
-    np.cumsum(reached, axis=1, out=reached)
-    np.cumsum(integral, axis=1, out=integral)
+    for sums in map(torch.from_numpy, (reached, integral)):  # NumPy's cumsum takes five times as long
+        torch.cumsum(sums, dim=1, out=sums)
     reached *= levels / reached[:, -1:]  # in steps of mass, so that the edges of the steps are whole numbers
     step = reached.astype(np.int64)
     step += np.arange(rows)[:, None] * (levels + 1)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Float64
 
 from wembed.errors import MeasureError
 from wembed.learning.augmentation import distorted
-from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder
+from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
 from wembed.learning.losses import distance_error, suited_loss
@@ -23,6 +23,7 @@ __all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "Transport
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
+_TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between directions
 _COPY_BYTES = 400_000_000
 _REFERENCE_ATOMS = 64
 _AUXILIARY_MEASURES = 60_000
@@ -86,7 +87,7 @@ class GeometricEncoding(Encoding):
 class _FeatureEncoding(GeometricEncoding):
     """Features of the centred measure, and a perceptron that learns what they miss."""
 
-    module: PerceptronEncoder | ProjectionEncoder
+    module: PerceptronEncoder | ProjectionEncoder | TurnedEncoder
     network: ClassVar[type[PerceptronEncoder | ProjectionEncoder]] = PerceptronEncoder
 
     def __init__(
@@ -99,9 +100,9 @@ class _FeatureEncoding(GeometricEncoding):
     ) -> None:
         super().__init__(cost, centre, dim, places)
         self.features = features
-        size = features.size + (0 if self.exact_dim else len(centre))
-        self.dim = size + self.exact_dim if dim is None else dim
-        self.module = self.network(size, self.dim - self.exact_dim)
+        self.shown = features.size + (0 if self.exact_dim else len(centre))  # numbers that the encoder sees
+        self.dim = self.shown + self.exact_dim if dim is None else dim
+        self.module = self.network(self.shown, self.dim - self.exact_dim)
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -110,6 +111,7 @@ class _FeatureEncoding(GeometricEncoding):
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)
+        assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
 
     @abstractmethod
@@ -124,11 +126,25 @@ class _FeatureEncoding(GeometricEncoding):
 
 
 class QuantileEncoding(_FeatureEncoding):
-    """Sliced quantiles of the centred measure."""
+    """Sliced quantiles of the centred measure; in the plane, where turns keep all distances, of it in three turns."""
 
     kind = "quantiles"
     features: SlicedQuantiles
-    module: PerceptronEncoder
+
+    @property
+    def turns(self) -> Float64[np.ndarray, "turns shown shown"] | None:
+        """Maps of what the encoder sees of a measure to what it sees of it turned, the identity first."""
+        named = isinstance(self.cost.metric, str) and self.cost.metric == "euclidean"
+        if not named or self.features.directions.shape[1] != 2:
+            return None
+        slices = self.features.size
+        maps = np.zeros((len(_TURNS), self.shown, self.shown))
+        for turn, places in zip(maps, _TURNS, strict=True):
+            turn[:slices, :slices] = self.features.turned(places)
+            angle = places * np.pi / len(self.features.directions)
+            if not self.exact_dim:
+                turn[slices:, slices:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        return maps
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "QuantileEncoding":
@@ -142,7 +158,17 @@ class QuantileEncoding(_FeatureEncoding):
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "QuantileEncoding":
         features = SlicedQuantiles(arrays["directions"], description["levels"])
-        return cls(cost, features, arrays["centre"], dim, arrays.get("places"))
+        encoding = cls(cost, features, arrays["centre"], dim, arrays.get("places"))
+        if encoding.turns is not None:
+            encoding.module = TurnedEncoder(encoding.shown, dim - encoding.exact_dim, len(_TURNS))
+        return encoding
+
+    def finish(self, examples: Examples) -> None:
+        if self.turns is not None:
+            assert isinstance(self.module, PerceptronEncoder)
+            self.module = TurnedEncoder.of(
+                self.module, self.turns, examples.features[0, np.unique(examples.train_pairs)]
+            )
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
@@ -150,8 +176,14 @@ class QuantileEncoding(_FeatureEncoding):
         placed = self.placed(measures)
         size = len(measures) * (self.features.size + len(self.centre)) * 4
         count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
+        if self.turns is not None:
+            copies = np.empty((count, len(measures), self.shown), dtype=np.float32)
+            copies[0] = self._seen(placed, unit)
+            for copy, turn in zip(copies[1:], self.turns[1:], strict=False):
+                np.matmul(copies[0], turn.T.astype(np.float32), out=copy)
+            return copies
         maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
-        copies = np.empty((len(maps), len(measures), self.module.linear.in_features), dtype=np.float32)
+        copies = np.empty((len(maps), len(measures), self.shown), dtype=np.float32)
         for copy, turn in zip(copies, maps, strict=True):
             moved = (placed.support - self.centre) @ turn.T + self.centre
             copy[...] = self._seen(replace(placed, support=moved), unit)
@@ -170,10 +202,9 @@ class QuantileEncoding(_FeatureEncoding):
         transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed)
         atoms, reference = np.array([placed.sizes.mean()]), np.array([transport.references.shape[1]])
         affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
-        shown = self.module.linear.in_features
-        numbers = shown + transport.size + 4 * placed.dim * int(atoms[0])
+        numbers = self.shown + transport.size + 4 * placed.dim * int(atoms[0])
         count = min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
-        if count < 2 * shown:  # a linear map of the features would do it all
+        if count < 2 * self.shown:  # a linear map of the features would do it all
             return None
         known = placed[np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])]
         if count > len(known):
@@ -182,6 +213,7 @@ class QuantileEncoding(_FeatureEncoding):
         targets = _principal(transport(known, n_jobs, progress) / np.float32(unit), _AUXILIARY_TARGETS)
         if targets.var(axis=0).sum() < _LEAST_VARIANCE:
             return None
+        assert isinstance(self.module, PerceptronEncoder)
         return Auxiliary(AuxiliaryHead(self.module, features, targets), features, targets)
 
     def description(self) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Measures in the plane are seen in several turns: what that does to features, vectors and distances."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wembed
+from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed.euclidean import distances_between
+from wembed.learning.encoders import PerceptronEncoder, TurnedEncoder
+from wembed.learning.geometric import QuantileEncoding
+
+PLACE = np.pi / 16  # from one direction to the next
+
+
+def clouds(seed: int, count: int = 60) -> Measures:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 12, count)
+    points = [rng.normal(size=(n, 2)) * rng.exponential(1.0, 2) + rng.normal(size=2) for n in sizes]
+    return Measures.from_point_clouds(points, [rng.uniform(0.1, 1.0, n) for n in sizes])
+
+
+def turned(measures: Measures, angle: float, about: np.ndarray) -> Measures:
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return Measures.from_flat((measures.points() - about) @ turn.T + about, measures.weights, measures.sizes)
+
+
+def encoding(order: float = 2) -> QuantileEncoding:
+    return QuantileEncoding.build(GroundCost(order=order), clouds(0), 16, 0)
+
+
+@pytest.mark.parametrize("places", [0, 1, -1, 5, 16, -17, 32])
+def test_features_of_a_turned_measure_are_those_of_the_measure_in_another_order(places: int) -> None:
+    features, measures = encoding().features, clouds(1)
+    found = features(turned(measures, places * PLACE, np.zeros(2)))
+    np.testing.assert_allclose(found, features(measures) @ features.turned(places).T, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_copies_are_of_the_measures_turned(order: float) -> None:
+    made, measures = encoding(order), clouds(1)
+    copies = made.copies(measures, 0.5, 0)
+    for copy, places in zip(copies, (0, 1, -1), strict=True):
+        np.testing.assert_allclose(copy, made.inputs(turned(measures, places * PLACE, made.centre), 0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize("cost", [GroundCost("cityblock"), GroundCost("chebyshev"), GroundCost(1.0 - np.eye(5))])
+def test_there_are_no_turns_where_they_change_distances(cost: GroundCost) -> None:
+    measures = Measures.from_histograms(np.random.default_rng(0).uniform(size=(20, 5)), np.zeros((5, 2)) + [[0, 1]])
+    assert QuantileEncoding.build(cost, measures, 16, 0).turns is None
+
+
+def test_there_are_none_off_the_plane() -> None:
+    measures = Measures.from_point_clouds([np.random.default_rng(i).normal(size=(4, 3)) for i in range(20)])
+    assert QuantileEncoding.build(GroundCost(), measures, 16, 0).turns is None
+
+
+def trained(features: np.ndarray) -> PerceptronEncoder:
+    torch.manual_seed(0)
+    encoder = PerceptronEncoder(features.shape[1], 6, width=24)
+    encoder.start_from(features)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return encoder
+
+
+def test_squared_distances_are_means_over_the_turns_as_far_as_the_axes_hold_them() -> None:
+    made = encoding()
+    turns = made.turns
+    assert turns is not None
+    features = made.inputs(clouds(1), 1.0)
+    encoder = trained(features)
+    with torch.no_grad():
+        parts = [encoder(torch.from_numpy((features @ turn.T).astype(np.float32))).numpy() for turn in turns]
+        whole = np.sqrt(np.mean([np.square(distances_between(part, part)) for part in parts], axis=0))
+        vectors = TurnedEncoder.of(encoder, turns, features)(torch.from_numpy(features)).numpy()
+    found = distances_between(vectors, vectors)
+    assert (found < whole + 1e-4).all()
+    assert np.square(found).sum() > 0.9 * np.square(whole).sum()
+    centred = [one - one.mean(axis=0) for one in (vectors, parts[0], np.roll(parts[0], 1, axis=1))]
+    assert np.square(centred[0] - centred[1]).sum() < 0.2 * np.square(centred[0] - centred[2]).sum()
+
+
+def test_a_model_of_the_plane_is_saved_with_its_turns(tmp_path: Path) -> None:
+    training = TrainingSettings(steps=10, checks=2)
+    embedder = Embedder(encoder="quantiles", pairs=500, n_jobs=1, calibration=0, training=training).fit(clouds(0))
+    assert embedder.encoder_ == "quantiles"
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).encode(clouds(1)), embedder.encode(clouds(1)))
