@@ -23,7 +23,7 @@ def apart(a: Measures, b: Measures, cost: wembed.GroundCost | None = None) -> np
 def decoding(fitted: Embedder, some_digits: Measures, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     folder = tmp_path_factory.mktemp("decoding")
     fitted.save(folder)
-    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=300)
+    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=200, mixtures=150)
 
 
 def test_digits_come_back(decoding: Embedder, some_digits: Measures) -> None:
@@ -71,8 +71,8 @@ def clouds(count: int, seed: int = 0) -> Measures:
 
 def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
     measures = clouds(140)
-    embedder = Embedder(pairs=1_500, n_jobs=1, training=TrainingSettings(steps=60), calibration=0).fit(measures[:120])
-    embedder.fit_decoder(measures[:120], atoms=48, steps=400)
+    embedder = Embedder(pairs=1_500, n_jobs=1, training=TrainingSettings(steps=30), calibration=0).fit(measures[:120])
+    embedder.fit_decoder(measures[:120], atoms=48, steps=150)
     unseen = measures[120:]
     vectors = embedder.transform(unseen)
     made = embedder.decode(vectors)
@@ -90,8 +90,8 @@ def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
 
 def test_a_cloud_is_decoded_to_its_place_where_vectors_do_not_hold_it() -> None:
     measures = clouds(140)
-    embedder = Embedder(order=1, pairs=1_500, n_jobs=1, training=TrainingSettings(steps=60), calibration=0)
-    embedder.fit(measures[:120]).fit_decoder(measures[:120], atoms=48, steps=400)
+    embedder = Embedder(order=1, pairs=1_500, n_jobs=1, training=TrainingSettings(steps=30), calibration=0)
+    embedder.fit(measures[:120]).fit_decoder(measures[:120], atoms=48, steps=150)
     made = embedder.decode(embedder.transform(measures[120:]))
     centroids, middle = measures[120:].centroids(), measures.centroids().mean(axis=0)
     off, far = (np.linalg.norm(centroids - of, axis=1).mean() for of in (made.centroids(), middle))
@@ -160,7 +160,7 @@ def test_pixels_share_an_atom_so_that_its_place_is_kept() -> None:
     assert border[0].support.tolist() == [[0.0, 7.0]]
 
 
-JOINT = TrainingSettings(steps=150, checks=5, patience=1.0, reconstruction=0.01)
+JOINT = TrainingSettings(steps=80, checks=5, patience=1.0, reconstruction=0.01)
 
 
 def digits_with_a_decoder(measures: Measures, training: TrainingSettings = JOINT, **settings: Any) -> Embedder:
@@ -202,7 +202,7 @@ def test_a_decoder_trained_along_sees_vectors_as_they_are_scaled_in_the_end() ->
 def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
     some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, file = replace(JOINT, steps=20, checks=4), tmp_path / "training.safetensors"
+    settings, file = replace(JOINT, steps=20, checks=4, auxiliary=0.0), tmp_path / "training.safetensors"
     whole = digits_with_a_decoder(some_digits, settings)
     error, calls = ImageDecoding.loss, [0]
 
@@ -226,7 +226,7 @@ def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
 
 def test_clouds_are_decoded_by_what_was_trained_along() -> None:
     measures = clouds(140)
-    training = replace(JOINT, steps=300)
+    training = replace(JOINT, steps=120)
     embedder = Embedder(encoder="transport", pairs=1_500, n_jobs=1, training=training, calibration=0)
     embedder.fit(measures[:120])
     made = embedder.decode(embedder.transform(measures[120:]))
