@@ -239,6 +239,18 @@ def geometry() -> str:
     return "\n".join(rows)
 
 
+def together() -> str:
+    """Decoders trained along with the encoder, a row for each weight of their loss."""
+    rows = [
+        "| `reconstruction` | relative error of unseen pairs | recall@10 | W_2 to what is decoded, pixels |",
+        "|--:|--:|--:|--:|",
+    ]
+    for weight, marks in recorded("geometry")["results"]["together"]["weights"].items():
+        forms = (("relative_error", ".2%"), ("recall_at_10", ".3f"), ("decoded", ".2f"))
+        rows.append(f"| {float(weight):g} | {' | '.join(cell(marks[name], form) for name, form in forms)} |")
+    return "\n".join(rows)
+
+
 def index() -> str:
     """Search by a graph and without one, a row for each number of vectors."""
     rows = [
@@ -294,7 +306,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "scale": scale,
     },
     "docs/choosing.md": {"index": index},
-    "docs/geometry.md": {"geometry": geometry},
+    "docs/geometry.md": {"geometry": geometry, "together": together},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {
         "intervals": intervals,

@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, some_digits: wembed.Measure
     np.save(folder / "a.npy", images[:3])
     np.save(folder / "b.npy", images[3:6])
     np.save(folder / "one.npy", images[:1])
+    (folder / "blank.txt").write_text("a\n \nb\n")
     return folder
 
 
@@ -395,6 +396,16 @@ def test_the_way_from_one_to_another_is_drawn(
     assert drawn(tmp_path / "strip.png").shape[1] > 1.5 * wide
 
 
+def test_without_a_decoder_the_exact_way_is_drawn(
+    fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["interpolate", fitted_run, folder / "a.npy", folder / "b.npy", "--out", tmp_path / "strip.png"]
+    code, _, err = run(capsys, *command, "--steps", 3, "--save", tmp_path / "way")
+    assert (code, "has no decoder, so the learned way is missing" in err) == (0, True)
+    drawn(tmp_path / "strip.png")
+    assert wembed.read(tmp_path / "way").grid is None
+
+
 def test_principal_geodesics_are_drawn_and_told(
     decoding_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -415,9 +426,11 @@ def test_principal_geodesics_are_drawn_and_told(
         (["barycenter", "TAUGHT", "a.npy", "--out", "m.txt"], "pictures are written as"),
         (["barycenter", "TAUGHT", "a.npy", "--out", "m.png", "--method", "fast"], "--method 'fast'; choose one of"),
         (["interpolate", "TAUGHT", "a.npy", "b.npy", "--last", 3, "--out", "m.png"], "--last 3: .* holds 3 measures"),
-        (["geodesics", "TAUGHT", "a.npy", "--components", 3, "--out", "m.png"], "there are at most 2 of components"),
-        (["geodesics", "TAUGHT", "one.npy", "--out", "m.png"], "give two at least"),
+        (["geodesics", "TAUGHT", "a.npy", "--components", 3, "--out", "m.png"], "give at most 2"),
+        (["geodesics", "TAUGHT", "one.npy", "--out", "m.png"], "two measures at least"),
         (["geodesics", "TAUGHT", "a.npy", "--out", "m.png", "--save", "one.npy"], "is a file; measures are kept"),
+        (["geodesics", "TAUGHT", "a.npy", "--out", "m.png", "--save", "TAUGHT"], "holds other things than measures"),
+        (["barycenter", "TAUGHT", "a.npy", "--out", "m.png", "--labels", "blank.txt"], "has no label in line 2"),
     ],
 )
 def test_what_cannot_be_made_is_a_sentence(
@@ -429,7 +442,7 @@ def test_what_cannot_be_made_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places: dict[object, object] = {"RUN": fitted_run, "TAUGHT": decoding_run}
-    places |= {name: folder / name for name in ("a.npy", "b.npy", "one.npy", "m.png", "m.txt")}
+    places |= {name: folder / name for name in ("a.npy", "b.npy", "one.npy", "m.png", "m.txt", "blank.txt")}
     code, _, err = run(capsys, *(places.get(one, one) for one in arguments))
     assert code == 2
     assert re.search(said, err)
@@ -494,7 +507,7 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "encoder": (("fit", folder / "digits.npy", *out, "--encoder", "magic"), "choose one of"),
         "device": (("fit", folder / "digits.npy", *out, "--device", "cuda:77"), "cuda:77"),
         "pairs": (("precompute", folder / "a.npy", *out, "--pairs", "many"), "--pairs many"),
-        "another dimension": (("distance", fitted_run, clouds, clouds), "dimension 3; this model was fitted on 2"),
+        "another dimension": (("distance", fitted_run, clouds, clouds), "dimension 3; this model was fitted on dimension 2"),
         "lengths": (
             ("distance", fitted_run, folder / "a.npy", folder / "digits.npy"),
             f"a.npy holds 3 measures and {folder / 'digits.npy'} 300; give as many, or a single one",
@@ -521,7 +534,7 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         ),
         "picture nowhere": (
             ("evaluate", fitted_run, folder / "digits.npy", "--picture", folder / "no" / "x.png"),
-            "in a folder that is there",
+            "there is no folder",
         ),
         "suffix": (("embed", fitted_run, folder / "a.npy", "--out", folder / "v.txt"), ".npy"),
         "out is a file": (("precompute", folder / "a.npy", "--out", empty, "--pairs", "all"), "is a file"),

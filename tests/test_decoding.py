@@ -31,7 +31,9 @@ def test_digits_come_back(decoding: Embedder, some_digits: Measures) -> None:
     vectors = decoding.transform(unseen)
     made = decoding.decode(vectors)
     assert made.grid == unseen.grid
-    assert apart(unseen, made).mean() < 0.35 * decoding.mean_distance_
+    off = apart(unseen, made).mean()
+    assert off < 0.35 * decoding.mean_distance_
+    assert decoding.decoder_error_ == pytest.approx(off, rel=0.15)
     np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-5)
     assert apart(unseen, made).mean() < 0.6 * apart(unseen, decoding.decode(np.roll(vectors, 1, axis=0))).mean()
 
@@ -40,6 +42,7 @@ def test_a_decoder_is_saved_with_the_model(decoding: Embedder, some_digits: Meas
     vectors = decoding.transform(some_digits[:20])
     decoding.save(tmp_path)
     loaded = wembed.load(tmp_path)
+    assert loaded.decoder_error_ == decoding.decoder_error_
     np.testing.assert_allclose(loaded.decode(vectors).weights, decoding.decode(vectors).weights, atol=1e-7)
     np.testing.assert_array_equal(loaded.transform(some_digits[:20]), vectors)
 
@@ -134,10 +137,18 @@ def test_what_cannot_be_decoded_is_told(fitted: Embedder, decoding: Embedder, so
         decoding.fit_decoder(clouds(20))
 
 
+def test_a_decoder_that_learns_from_measures_unlike_the_models_is_warned_of(decoding: Embedder, tmp_path: Path) -> None:
+    decoding.save(tmp_path)
+    far = Measures.from_point_clouds([np.random.default_rng(i).normal(size=(9, 2)) * 40 for i in range(30)])
+    with pytest.warns(wembed.UnusualWarning, match="30 of 30 measures to decode to .* may be of no use"):
+        wembed.load(tmp_path).fit_decoder(far, steps=1, mixtures=0)
+
+
 def test_another_fit_forgets_the_decoder(decoding: Embedder, some_digits: Measures, tmp_path: Path) -> None:
     decoding.save(tmp_path)
     again = wembed.load(tmp_path).set_params(pairs=200, training=TrainingSettings(steps=2), calibration=0)
     again.fit(some_digits[:60])
+    assert again.decoder_error_ is None
     with pytest.raises(SettingError, match="has no decoder"):
         again.decode(again.transform(some_digits[:2]))
 
@@ -175,6 +186,7 @@ def test_a_decoder_can_be_trained_along_with_the_encoder(some_digits: Measures, 
     vectors = embedder.transform(unseen)
     made = embedder.decode(vectors)
     assert apart(unseen, made).mean() < 0.45 * embedder.mean_distance_
+    assert embedder.decoder_error_ == pytest.approx(apart(unseen, made).mean(), rel=0.3)
     np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-5)
     embedder.save(tmp_path)
     np.testing.assert_allclose(wembed.load(tmp_path).decode(vectors).weights, made.weights, atol=1e-7)

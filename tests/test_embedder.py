@@ -519,7 +519,7 @@ def test_too_few_measures_are_refused(some_digits: Measures) -> None:
 
 
 def test_measures_of_another_dimension_are_refused(fitted: Embedder) -> None:
-    with pytest.raises(wembed.MeasureError, match="dimension 3; this model was fitted on 2"):
+    with pytest.raises(wembed.MeasureError, match="dimension 3; this model was fitted on dimension 2"):
         fitted.transform(clouds(3, 3))
 
 

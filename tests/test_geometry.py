@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import wembed
-from wembed import Embedder, Measure, MeasureError, Measures, SettingError, TrainingSettings
+from wembed import Embedder, Measure, MeasureError, Measures, NotFittedError, SettingError, TrainingSettings
 from wembed.geometry import Clusters, barycenter, class_means, geodesic_pca, interpolate, kmeans
 from wembed.readers import digits
 from wembed.transport.between import images_of, iterated, mixed, thinned, ways
@@ -152,7 +152,7 @@ def test_a_learned_barycenter_is_the_mean_of_vectors_and_knows_its_weights(
         ([0.5, 0.2, 0.2], "weights sum to 0.9 and not to 1; change them, or ask for normalize=True"),
         ([1.5, -0.5, 0.0], "there is a weight of -0.5; give finite ones that are not negative"),
         ([1.0, np.nan, 0.0], "there is a weight of nan"),
-        ([0.5, 0.5], r"weights have shape \(2,\); give a number for each of 3 measures"),
+        ([0.5, 0.5], r"weights are float64 \(2,\); give a number for each of 3 measures"),
     ],
 )
 def test_weights_that_are_none_are_refused(decoding: Embedder, unseen: Measures, weights: list, said: str) -> None:
@@ -165,8 +165,8 @@ def test_what_cannot_be_made_is_told(fitted: Embedder, decoding: Embedder, unsee
         barycenter(fitted, unseen[:3])
     with pytest.raises(SettingError, match="has no decoder"):
         interpolate(fitted, unseen[:1], unseen[1:2], 0.5, method="polish")
-    for t in (-0.1, 1.1, np.nan, "x", [], [0.5, 2]):
-        with pytest.raises(SettingError, match=r"give numbers of \[0, 1\]"):
+    for t in (-0.1, 1.1, np.nan, "x", [], [0.5, 2], True, [[0.5]]):
+        with pytest.raises(SettingError, match=r"give a number of \[0, 1\], or a list"):
             interpolate(decoding, unseen[:1], unseen[1:2], t)
     with pytest.raises(SettingError, match="2 measures to go from and 1 to go to"):
         interpolate(decoding, unseen[:2], unseen[:1], 0.5)
@@ -176,14 +176,78 @@ def test_what_cannot_be_made_is_told(fitted: Embedder, decoding: Embedder, unsee
         barycenter(decoding, unseen[:0])
     with pytest.raises(SettingError, match="weights sum to 0"):
         barycenter(decoding, unseen[:2], [0.0, 0.0], normalize=True)
-    with pytest.raises(SettingError, match="3 measures and 2 labels"):
-        class_means(decoding, unseen[:3], ["a", "b"])
+    with pytest.raises(SettingError, match="weights sum to 0"):
+        barycenter(decoding, unseen[:2], [0.0, 0.0])
     with pytest.raises(MeasureError, match="dimension"):
         barycenter(decoding, Measures.from_point_clouds([np.zeros((2, 3))]))
     line = Measures.from_point_clouds([np.random.default_rng(k).normal(size=9) for k in range(40)])
     other = Embedder(order=1, pairs=100, n_jobs=1, training=TrainingSettings(steps=2), calibration=0).fit(line)
-    with pytest.raises(SettingError, match="is for euclidean W_2; under this cost there is 'learned'"):
-        barycenter(other, line, method="exact")
+    for method in ("exact", "polish"):  # before it is told that there is no decoder
+        with pytest.raises(SettingError, match="is for euclidean W_2; under this cost there is 'learned'"):
+            barycenter(other, line, method=method)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "b"], "3 measures and 2 labels"),
+        (np.zeros((3, 2)), r"3 measures and an array \(3, 2\) of labels"),
+        (None, "labels are a NoneType"),
+        ("abc", "labels are a str"),
+        (["a", "b", None], "all numbers or all text"),
+        ([1, "a", 2], "all numbers or all text"),
+        ([1.0, 2.0, np.nan], "a label is NaN"),
+    ],
+)
+def test_labels_that_are_none_are_refused(decoding: Embedder, unseen: Measures, labels: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        class_means(decoding, unseen[:3], labels)
+
+
+MAKERS: dict[str, Any] = {
+    "barycenter": barycenter,
+    "class_means": lambda embedder, m, **how: class_means(embedder, m, [0] * 3, **how),
+    "interpolate": lambda embedder, m, **how: interpolate(embedder, m, m, 0.5, **how),
+    "kmeans": lambda embedder, m, **how: kmeans(embedder, m, 2, **how),
+    "geodesic_pca": lambda embedder, m, **how: geodesic_pca(embedder, m, 2, **how),
+}
+
+
+@pytest.mark.parametrize("method", ["learned", "exact"])
+@pytest.mark.parametrize("which", MAKERS)
+def test_every_verb_tells_of_what_it_cannot_take(decoding: Embedder, unseen: Measures, which: str, method: str) -> None:
+    make = MAKERS[which]
+    with pytest.raises(NotFittedError):
+        make(Embedder(), unseen[:3], method=method)
+    small = Measures.from_images(np.random.default_rng(0).uniform(size=(3, 16, 16)))
+    with pytest.raises(MeasureError, match="images of 16 x 16 pixels, and the model was fitted on images of 28 x 28"):
+        make(decoding, small, method=method)
+
+
+@pytest.mark.parametrize("method", ["polish", "exact"])
+@pytest.mark.parametrize("which", MAKERS)
+def test_progress_ends_with_all_that_there_was(decoding: Embedder, unseen: Measures, which: str, method: str) -> None:
+    told: list[tuple[int, int]] = []
+    MAKERS[which](decoding, unseen[:3], method=method, progress=lambda *done: told.append(done))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert len({total for _, total in told}) == 1
+
+
+def test_principal_geodesics_of_each_method_go_the_same_way_round(decoding: Embedder, unseen: Measures) -> None:
+    learned, polished, exact = (
+        geodesic_pca(decoding, unseen[:20], 2, method=method).scores for method in ("learned", "polish", "exact")
+    )
+    for scores in (polished, exact):
+        assert ((learned * scores).sum(axis=0) > 0).all()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_measures_that_are_all_alike_have_no_clusters_and_no_ways(decoding: Embedder, unseen: Measures) -> None:
+    alike = unseen[[0, 0, 0, 0]]
+    with pytest.raises(SettingError, match="these measures have 1 different vectors"):
+        kmeans(decoding, alike, 2)
+    assert geodesic_pca(decoding, alike, 1).explained.tolist() == [0]
 
 
 def clouds(count: int, atoms: int, seed: int = 0) -> Measures:
@@ -262,10 +326,10 @@ def test_clusters_are_those_that_are_apart(decoding: Embedder, unseen: Measures,
     own = between(measures, found.measures)[np.arange(12), found.labels]
     if method == "exact":
         assert found.inertia == pytest.approx(np.square(own).mean())
-        assert told[-1][1] == 20
+        assert told[-1] == (20, 20)
     elif method == "polish":
         assert found.inertia == pytest.approx(np.square(own).mean(), rel=0.2)
-        assert told == [(1, 3), (2, 3), (3, 3)]
+        assert told[-1] == (12, 12)
         centres = np.stack([places[found.labels == one].mean(axis=0) for one in range(3)])
         np.testing.assert_allclose(found.measures.centroids(), centres + _mean_centroid(shapes, found), atol=2.0)
 
@@ -311,7 +375,7 @@ def test_learned_principal_geodesics_are_those_of_the_vectors(decoding: Embedder
     ("options", "said"),
     [
         ({"components": 0}, "components=0"),
-        ({"components": 500}, "there are at most"),
+        ({"components": 500}, "give at most 29"),
         ({"times": []}, "give finite numbers"),
         ({"times": [np.nan]}, "give finite numbers"),
         ({"method": "fast"}, "choose one of"),
@@ -322,11 +386,11 @@ def test_principal_geodesics_that_there_are_not(
 ) -> None:
     with pytest.raises(SettingError, match=said):
         geodesic_pca(decoding, unseen, **options)
-    with pytest.raises(SettingError, match="two at least"):
+    with pytest.raises(SettingError, match="two measures at least"):
         geodesic_pca(decoding, unseen[:1])
 
 
-@pytest.mark.parametrize(("k", "said"), [(0, "k=0"), (4, "there are at most 3 of clusters"), (-2, "k=-2")])
+@pytest.mark.parametrize(("k", "said"), [(0, "k=0"), (4, "give at most 3"), (-2, "k=-2")])
 def test_clusters_that_there_are_not(decoding: Embedder, unseen: Measures, k: Any, said: str) -> None:
     with pytest.raises(SettingError, match=re.escape(said)):
         kmeans(decoding, unseen[:3], k)

@@ -100,7 +100,12 @@ __all__ = [
 ]
 
 
+_MODULES = ("geometry", "readers")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"wembed.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'wembed' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wembed.{_HOME[name]}"), name)
@@ -109,4 +114,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "errors"]
+    return [*__all__, *_MODULES, "errors"]

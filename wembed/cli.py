@@ -245,7 +245,10 @@ def fit(
     _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
-    _say(f"Next: wembed distance {out} A B{also}, or wembed index {out} {data} --out INDEX{also}")
+    _say(
+        f"Next: wembed distance {out} A B{also}, wembed index {out} {data} --out INDEX{also}, or, for barycenters and "
+        f"more, wembed decoder {out} {data}{also}"
+    )
 
 
 @app.command()
@@ -418,19 +421,30 @@ def decoder(
     data: Data,
     atoms: Annotated[int, typer.Option(help="Of a cloud that is made.")] = 128,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 4_000,
+    mixtures: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Measures between others to make and learn from too, by exact couplings; as many as suit."),
+    ] = None,
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
     """Teach a model the way back, from vectors to measures: barycenter, interpolate and geodesics take it.
 
-    An index keeps the model it was made with: make it again.
+    It is saved with the model, in place of one that was there. An index keeps the model it was made with: make it
+    again to decode over HTTP.
     """
     from wembed.saved import model_folder
 
-    embedder = _load(model)
-    embedder.n_jobs = jobs
-    embedder.fit_decoder(_read(data, support), atoms=atoms, steps=steps)
+    embedder = _asked(model, jobs)
+    replaced = embedder.decoder is not None
+    embedder.fit_decoder(_read(data, support), atoms=atoms, steps=steps, mixtures=mixtures)
     embedder.save(model_folder(model))
+    before = ", in place of the one that was there" if replaced else ""
+    _say(f"Saved with the model in {model_folder(model)}{before}")
+    _say(
+        f"W_{embedder.order:g} between a measure that it was not trained on and what its vector decodes to: "
+        f"{embedder.decoder_error_:.3g} in the mean; between two measures {embedder.mean_distance_:.3g}"
+    )
     _say(
         f"Next: wembed barycenter {model} DATA --out barycenter.png, or wembed interpolate {model} A B --out strip.png"
     )
@@ -450,7 +464,11 @@ def barycenter(
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
-    """Draw the Wasserstein barycenter of measures, or of those of each label."""
+    """Draw the Wasserstein barycenter of measures, or of those of each label.
+
+    learned and polish take a decoder (wembed decoder); polish and exact are for euclidean W_2. All measures weigh the
+    same; wembed.geometry.barycenter takes weights.
+    """
     from wembed.geometry import class_means
     from wembed.pictures import draw_barycenters
     from wembed.progress import bar
@@ -458,11 +476,11 @@ def barycenter(
     _drawable(out, save)
     embedder, measures = _asked(model, jobs), _read(data, support)
     owner = ["all"] * len(measures) if labels is None else _labels(labels, len(measures))
-    with bar(True, "barycenters", unit="barycenters") as show:
+    with bar(True, "couplings", unit="couplings") as show:
         names, found = class_means(embedder, measures, owner, method=method, progress=show)
     draw_barycenters(found.measures, names.tolist(), out, grid=measures.grid, cost=embedder.cost)
     _kept(found.measures, save)
-    of = f"{len(measures):,} measures" if labels is None else f"each of {len(names)} labels"
+    of = _many(len(measures), "measure") if labels is None else f"each of {_many(len(names), 'label')}"
     _say(f"The barycenter of {of}, {method}, in {out}")
 
 
@@ -477,12 +495,15 @@ def interpolate(
     last: Annotated[int, typer.Option(min=0, help="Which one of B to go to, counted from 0.")] = 0,
     save: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Keep the learned measures in this folder, which wembed reads."),
+        typer.Option(help="Keep the learned measures, or else the exact ones, in this folder, which wembed reads."),
     ] = None,
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
-    """Draw the way from a measure to another: mixed, learned and, under euclidean W_2, exact."""
+    """Draw the way from a measure to another: mixed, learned and, under euclidean W_2, exact.
+
+    Learned where the model has a decoder (wembed decoder).
+    """
     import numpy as np
 
     from wembed.geometry import interpolate as run
@@ -494,13 +515,15 @@ def interpolate(
     embedder = _asked(model, jobs)
     start, end = _one_of(a, first, support, "--first"), _one_of(b, last, support, "--last")
     times = np.linspace(0, 1, steps)
-    learned = run(embedder, start, end, times).measures
+    flat = embedder.cost.splits_translation
+    methods = ["learned"] * (embedder.decoder is not None or not flat) + ["exact"] * flat
+    made = [(method, run(embedder, start, end, times, method=method).measures) for method in methods]
     mixed = "mean of pixels" if start.grid is not None else "mixture"
-    rows = [(mixed, start.mixed(end, times)), ("learned", learned)]
-    if embedder.cost.splits_translation:
-        rows.append(("exact", run(embedder, start, end, times, method="exact").measures))
+    rows = [(mixed, start.mixed(end, times)), *made]
     draw_interpolations(rows, times.tolist(), out, grid=start.grid, cost=embedder.cost)
-    _kept(learned, save)
+    _kept(made[0][1], save)
+    if embedder.decoder is None:
+        _say("This model has no decoder, so the learned way is missing; `wembed decoder` gives it one")
     predicted = float(embedder.distance(start, end)[0])
     exact = float(exact_distances(Measures.concatenate([start, end]), [(0, 1)], embedder.cost, jobs)[0])
     _say(f"{steps} measures on the way in {out}; it is {exact:.4g} long, predicted {predicted:.4g}")
@@ -517,7 +540,10 @@ def geodesics(
     jobs: Jobs = -1,
     support: Support = None,
 ) -> None:
-    """Draw a walk along each principal geodesic of measures, and print the variance it explains as CSV."""
+    """Draw a walk along each principal geodesic of measures, and print the variance it explains as CSV.
+
+    learned and polish take a decoder (wembed decoder); polish and exact are for euclidean W_2.
+    """
     from wembed.geometry import geodesic_pca
     from wembed.measures import Measures
     from wembed.pictures import draw_geodesics
@@ -525,7 +551,7 @@ def geodesics(
 
     _drawable(out, save)
     embedder, measures = _asked(model, jobs), _read(data, support)
-    with bar(True, "couplings", unit="pairs") as show:
+    with bar(True, "couplings", unit="couplings") as show:
         found = geodesic_pca(embedder, measures, components, method=method, progress=show)
     draw_geodesics(found, out, grid=measures.grid, cost=embedder.cost)
     _kept(Measures.concatenate([walk.measures for walk in found.walks]), save)
@@ -533,7 +559,7 @@ def geodesics(
     writer.writerow(["component", "standard_deviation", "explained"])
     pairs = zip(found.deviations.tolist(), found.explained.tolist(), strict=True)
     writer.writerows([number, f"{own:.6g}", f"{share:.6g}"] for number, (own, share) in enumerate(pairs, 1))
-    _say(f"{components} principal geodesics of {len(measures):,} measures, {method}, in {out}")
+    _say(f"{_many(components, 'principal geodesic')} of {_many(len(measures), 'measure')}, {method}, in {out}")
 
 
 @app.command()
@@ -794,16 +820,26 @@ def _one_of(data: Path, number: int, support: Path | None, option: str) -> "Meas
 
 def _drawable(picture: Path, folder: Path | None = None) -> None:
     """Refuse what could not be written, before work is done for it."""
-    if picture.suffix not in (".png", ".svg", ".pdf") or not picture.parent.is_dir():
-        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf, in a folder that is there")
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if picture.suffix not in (".png", ".svg", ".pdf"):
+        raise SettingError(f"{picture}: pictures are written as .png, .svg or .pdf; give it such an ending")
+    if not picture.parent.is_dir():
+        raise SettingError(f"{picture}: there is no folder {picture.parent}; make it, or give another")
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir():
         raise SettingError(f"{folder} is a file; measures are kept in a folder")
+    if any(folder.iterdir()) and not (folder / "measures.json").exists():
+        raise SettingError(f"{folder} holds other things than measures; give a new folder, or one of measures")
 
 
 def _kept(measures: "Measures", folder: Path | None) -> None:
     if folder is not None:
         measures.save(folder)
-        _say(f"{len(measures):,} measures in {folder}")
+        _say(f"{_many(len(measures), 'measure')} in {folder}")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
 
 
 def _lines(file: Path, what: str) -> Any:
@@ -852,7 +888,12 @@ def _payloads(file: Path | None) -> Any:
 
 
 def _labels(file: Path, count: int) -> Any:
+    import numpy as np
+
     names = _lines(file, "labels").astype(str)
+    blank = np.flatnonzero(np.char.strip(names) == "")
+    if len(blank):
+        raise SettingError(f"{file} has no label in line {blank[0] + 1}; give each measure one")
     if names.shape != (count,):
         raise SettingError(f"{file} holds labels of shape {names.shape}; expected one for each of {count} measures")
     return names

@@ -149,6 +149,8 @@ class Client:
         self, measures: Measures, weights: Any = None, *, method: str = "learned", normalize: bool = False
     ) -> Measures:
         """The Wasserstein barycenter; as `wembed.geometry.barycenter`."""
+        if not len(measures):
+            raise SettingError("there are no measures to find a barycenter of")
         options = _given(weights=_plain(weights), method=method, normalize=normalize)
         return _made(self._post("/v1/barycenter", measures, options).json())
 

@@ -63,6 +63,7 @@ _FITTED_ON = 2_000  # validation pairs, by which intervals are shaped
 _CALIBRATED_ON = 4_000  # calibration pairs
 _UNITS = {"exact distances": "pairs", "decoder": "steps"}  # that progress is told in
 _FEWEST_DECODED = 20  # measures that a decoder is learned from
+_DECODED = 100  # measures that its error is found with
 _KNOWN = 10_000  # training measures that an encoding is built from
 
 
@@ -108,6 +109,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         mean_distance_: mean W_p of the training pairs.
         pairs_used_: pairs that were trained on, and validated on.
         errors_: the report of the last `evaluate`, as numbers; None before.
+        decoder_error_: mean W_p between measures that the decoder was not trained on, though they chose its state, and
+            what their vectors decode to; None without one.
     """
 
     _decoding: Decoding | None
@@ -203,6 +206,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._trust = self._trusted(measures, solved)
         if self._decoding is not None:
             self._decoding.module.stretched(self.dim_ - self._encoding.exact_dim, self._scale)
+        self.decoder_error_ = None if self._decoding is None else self._decoder_error(measures[self.split_.validation])
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         self._calibrated_on = self._digests[self.split_.calibration]
@@ -232,9 +236,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             NotFittedError: before `fit`.
             MeasureError, SettingError: as `transform`.
         """
-        self._check_fitted()
+        self.check_like(measures)
         encoding = self._encoding
-        encoding.check(measures)
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
         learned = encoding.dim - encoding.exact_dim
         encoding.module.to(self.device)
@@ -423,8 +426,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         whole("pairs", pairs, _FEWEST_PAIRS)
         whole("seed", seed)
-        self._check_fitted()
-        self._encoding.check(measures)
+        self.check_like(measures)
         distinct = np.unique(measures.first_alike())  # one that comes twice tells no more than once
         fresh = measures[distinct[~np.isin(measures.digests()[distinct], self._learned_from)]]
         if len(fresh) < _FEWEST_MEASURES:
@@ -468,8 +470,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             NotFittedError: before `fit`.
             SettingError: there are none.
         """
-        self._check_fitted()
-        self._encoding.check(measures)
+        self.check_like(measures)
         fresh = np.flatnonzero(~self._has_seen(measures))
         if len(fresh) == 0:
             raise SettingError(
@@ -525,16 +526,21 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 space.
             MeasureError: as `transform`.
         """
-        self._check_fitted()
+        self.check_like(measures)
         whole("atoms", atoms, 1)
         whole("steps", steps, 1)
         if mixtures is not None:
             whole("mixtures", mixtures)
-        self._encoding.check(measures)
         if len(measures) < _FEWEST_DECODED:
             raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
+        some = measures[np.unique(np.linspace(0, len(measures) - 1, _FAMILIAR).astype(int))]
+        warn_of_unusual(
+            self._trust.unusualness(some, self.encode(some)),
+            "measures to decode to",
+            "for vectors of usual ones a decoder that learns from these may be of no use",
+        )
         with self._shown() as shown:
-            self._decoding = learned_decoding(
+            self._decoding, unseen = learned_decoding(
                 measures,
                 self.encode,
                 self.dim_ - self._encoding.exact_dim,
@@ -542,7 +548,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
                 shown,
             )
+        self.decoder_error_ = self._decoder_error(measures[unseen])
         return self
+
+    def _decoder_error(self, measures: Measures) -> float:
+        """Mean W_p between measures, some of many, and what they decode to."""
+        some = measures[:_DECODED]
+        pairs = np.stack([np.arange(len(some)), np.arange(len(some)) + len(some)], axis=1)
+        both = Measures.concatenate([some, self.decode(self.encode(some))])
+        return float(exact_distances(both, pairs, self.cost, self.n_jobs).mean())
 
     def decode(self, vectors: Any) -> Measures:
         """The measure of each vector (n, dim): `decode(transform(m))` is near to m.
@@ -611,6 +625,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "dim": self._encoding.dim,
             "features": self._encoding.description(),
             "decoder": None if self._decoding is None else self._decoding.description(),
+            "decoder_error": self.decoder_error_,
+            "grid": self._grid,
             "unit": self._unit,
             "calibration": {"scale": self._scale},
             "history": self.history_,
@@ -661,15 +677,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self._check_fitted()
         self._encoding.check(measures)
+        if None not in (self._grid, measures.grid) and measures.grid != self._grid:
+            theirs, known = (" x ".join(map(str, grid or ())) for grid in (measures.grid, self._grid))
+            raise MeasureError(
+                f"these are images of {theirs} pixels, and the model was fitted on images of {known}; resize them, or "
+                "give their pixels as point clouds"
+            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_encoding"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
 
     def _check_paired(self, what: str, a: Measures, b: Measures) -> None:
-        self._check_fitted()
         for one in (a, b):
-            self._encoding.check(one)
+            self.check_like(one)
         if len(a) != len(b):
             instead = "; for all against all use pairwise" if what == "distance" else ""
             raise SettingError(f"{what} pairs {len(a)} measures with {len(b)}{instead}")
@@ -746,7 +767,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)
             with bar(self.verbose, "decoder", unit="steps") as show:
                 finish_decoding(decoding, task, encoding, settings, show)
-        self._encoding, self._decoding, self._unit = encoding, decoding, unit
+        self._encoding, self._decoding, self._unit, self._grid = encoding, decoding, unit, measures.grid
         self.encoder_, self.dim_ = name, encoding.dim
         self.split_ = solved.split
         self.history_ = [(step, error * unit) for step, error in history]
@@ -912,7 +933,9 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
         decoding.module.load_state_dict(made)
         decoding.module.eval()
         embedder._decoding = decoding
+    embedder.decoder_error_ = description["decoder_error"]
     embedder.dim_ = encoding.dim
+    embedder._grid = None if description["grid"] is None else tuple(description["grid"])
     embedder._unit = description["unit"]
     embedder._scale = description["calibration"]["scale"]
     embedder.split_ = Split(*(tensors[f"split.{field.name}"].numpy() for field in fields(Split)))
@@ -971,8 +994,7 @@ def evaluate(
     """
     if not isinstance(embedder, Embedder):
         raise SettingError(f"an evaluation is of a fitted Embedder, and this is a {type(embedder).__name__}")
-    embedder._check_fitted()
-    embedder._encoding.check(measures)
+    embedder.check_like(measures)
     known = None if distances is None else embedder._solved_test_pairs(measures, distances)
     seen = int(embedder._has_seen(measures).sum())
     if seen:

@@ -13,7 +13,8 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from wembed.errors import MeasureError, ReadError
+from wembed.errors import MeasureError, ReadError, SettingError
+from wembed.options import integral
 
 __all__ = ["Measure", "Measures", "hashed_points"]
 
@@ -313,7 +314,10 @@ class Measures:
 
         Raises:
             MeasureError: measures of another dimension than the grid.
+            SettingError: a grid that is no whole numbers of at least 1.
         """
+        if not isinstance(grid, Sequence) or not all(integral(side) and side > 0 for side in grid):
+            raise SettingError(f"grid={grid!r}; give the pixels along each axis, such as (28, 28)")
         if self.grid == tuple(grid):
             return self
         if self.dim != len(grid):

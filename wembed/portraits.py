@@ -22,6 +22,8 @@ _ATOMS = 2_000  # drawn of one measure
 _STEMS = 30  # atoms on a line up to which each is drawn by itself
 _LEARNED_FROM = 100  # measures that say which two axes are the principal ones
 _LETTERS = 16  # of a label
+_OBLIQUE = np.array([[1.0, 0.0], [0.0, 1.0], [0.4, 0.3]])  # how three axes are seen
+_NODES, _REACH = 60, 4  # of a density on a line that masses are smoothed to, and how many of them a mass reaches
 _CROSS = " \N{MULTIPLICATION SIGN}"
 
 
@@ -29,11 +31,12 @@ _CROSS = " \N{MULTIPLICATION SIGN}"
 class Portraits:
     """How each of some measures is drawn: images as images, clouds as dots as large as their weights.
 
-    Volumes are summed along their first axis. Beyond the plane, clouds are seen along their first two principal axes.
+    Volumes are summed along their first axis. Beyond the plane, clouds are seen along their first two principal axes,
+    and obliquely along the third. On a line masses are smoothed where they are many.
 
     Attributes:
         measures: to be drawn.
-        axes: for clouds beyond the plane, the two directions that they are projected on.
+        axes: for clouds beyond the plane, what maps them to the picture.
         labels: of the measures, if they have any.
         numbers: what the measures are counted by; their places without them.
         turned: whether points are (latitude, longitude), to be drawn with north above.
@@ -74,7 +77,7 @@ class Portraits:
         points = some.points()
         centred = points - np.average(points, axis=0, weights=some.weights)
         _, directions = np.linalg.eigh(centred.T @ (centred * some.weights[:, None]))
-        return cls(measures, directions[:, :-3:-1], named, numbers=counted)
+        return cls(measures, directions[:, :-4:-1] @ _OBLIQUE, named, numbers=counted)
 
     def name(self, place: int) -> str:
         """What is written below a drawing: the number of the measure, and its label."""
@@ -118,15 +121,20 @@ class Portraits:
             axes.set(ylim=frame[2:], aspect="equal")
             return axes
         axes.set_box_aspect(1)
+        axes.set_xticks(frame[:2], [three_digits(end) for end in frame[:2]], fontsize=6)
+        first, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
+        axes.tick_params(axis="x", length=0, pad=1)
         heights, places = weights, points[:, 0]
         if self.measures.atoms is not None and len(self.measures.support) > _STEMS:
             order = np.argsort(self.measures.support[:, 0], kind="stable")
             places, heights = self.measures.support[order, 0], self.measures[[place]].histograms()[0, order]
+        elif self.measures.sizes.max() > _STEMS:
+            places, heights = _smoothed(places, weights, frame)
+        if heights is not weights:
             axes.fill_between(places, heights, color=BLUE, alpha=0.4, lw=0)
             axes.plot(places, heights, color=BLUE, lw=0.8)
-        elif len(weights) > _STEMS:
-            heights, edges = np.histogram(places, _STEMS, frame[:2], weights=weights)
-            axes.stairs(heights, edges, color=BLUE, fill=True, alpha=0.6)
         else:
             axes.vlines(places, 0, heights, color=BLUE, lw=1)
             axes.plot(places, heights, "o", color=BLUE, ms=2)
@@ -215,6 +223,19 @@ def draw_rows(
             for axes, title in zip(line, titles, strict=False):
                 axes.set_title(title, fontsize=8, parse_math=False)
     return figure
+
+
+def _smoothed(
+    places: Float64[np.ndarray, " atoms"], weights: Float64[np.ndarray, " atoms"], frame: tuple[float, ...]
+) -> tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, " nodes"]]:
+    """A density at even places: the triangles of all masses, wide enough for none of a regular grid to stand out."""
+    nodes = np.linspace(frame[0], frame[1], _NODES)
+    reach = _REACH * (nodes[1] - nodes[0])
+    heights = np.zeros(_NODES)
+    for start in range(0, len(places), _ATOMS):
+        own = slice(start, start + _ATOMS)
+        heights += np.maximum(1 - np.abs(nodes[:, None] - places[own]) / reach, 0.0) @ weights[own]
+    return nodes, heights / reach
 
 
 def _image(measures: Measures, place: int) -> Float64[np.ndarray, "height width"]:

@@ -1,5 +1,6 @@
 """What is made, with its vectors; and what all that makes it has in common."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from wembed.measures import Measure, Measures
 from wembed.options import whole
 from wembed.transport.between import thinned
 
-__all__ = ["THIN", "Decoded", "check_count", "check_labels", "check_method", "decoded_thin"]
+__all__ = ["THIN", "Decoded", "check_asked", "check_count", "check_labels", "decoded_thin"]
 
 METHODS = ("learned", "polish", "exact")
 THIN = 150  # atoms of what a polish starts from: of 28 x 28 digits, where more gain less than they cost
@@ -47,29 +48,52 @@ def decoded_thin(embedder: Embedder, vector: np.ndarray) -> Measure:
     return thinned(embedder.decode(np.asarray(vector, dtype=np.float32)[None])[0], THIN)
 
 
-def check_method(embedder: Embedder, method: str) -> None:
-    """Refuse a method that is none, or not for this model.
+def check_asked(embedder: Embedder, method: str, *collections: Measures) -> None:
+    """Refuse a method that is none, or not for this model, and measures that are not.
 
     Raises:
-        SettingError: it is; or there is no decoder, and it takes one.
+        SettingError: it is; or there is no decoder, and it takes one; or no Embedder.
+        NotFittedError: the Embedder has not been fitted.
+        MeasureError: as `Embedder.transform`.
     """
+    if not isinstance(embedder, Embedder):
+        raise SettingError(f"give a fitted Embedder, or one that wembed.load brought back, and no {_kind(embedder)}")
     if method not in METHODS:
         raise SettingError(f"method={method!r}; choose one of {', '.join(METHODS)}")
-    if method != "exact":
-        embedder.check_decoder()
+    for measures in collections:
+        embedder.check_like(measures)
     if method != "learned" and not embedder.cost.splits_translation:
         raise SettingError(f"method={method!r} is for euclidean W_2; under this cost there is 'learned'")
+    if method != "exact":
+        embedder.check_decoder()
 
 
 def check_labels(labels: Any, count: int) -> np.ndarray:
     """Labels, one for each measure.
 
     Raises:
-        SettingError: more or fewer of them, or none.
+        SettingError: more or fewer of them, or none; or neither all numbers nor all text.
     """
-    if len(labels) != count or not count:
-        raise SettingError(f"there are {count} measures and {len(labels)} labels; give one for each")
-    return np.asarray(labels)
+    if not isinstance(labels, Sequence | np.ndarray) or isinstance(labels, str):
+        if not hasattr(labels, "__array__"):
+            raise SettingError(f"labels are a {_kind(labels)}; give a list or an array, one for each measure")
+        labels = np.asarray(labels)
+    shape = np.shape(labels) if isinstance(labels, np.ndarray) else (len(labels),)
+    if shape != (count,) or not count:
+        have = f"{shape[0]}" if len(shape) == 1 else f"an array {shape} of"
+        raise SettingError(f"there are {count} measures and {have} labels; give one for each")
+    each = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    text = [isinstance(one, str) for one in each]
+    if not all(text) and (any(text) or not all(isinstance(one, int | float | np.number) for one in each)):
+        raise SettingError("labels have to be all numbers or all text; turn them into text")
+    owner = np.asarray(each)
+    if owner.dtype.kind == "f" and not np.isfinite(owner).all():
+        raise SettingError("a label is NaN or infinite; leave its measure out, or give it a label")
+    return owner
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def check_count(name: str, count: Any, most: int, of: str) -> int:
@@ -80,5 +104,5 @@ def check_count(name: str, count: Any, most: int, of: str) -> int:
     """
     whole(name, count, 1)
     if count > most:
-        raise SettingError(f"{name}={count}; there are at most {most} of {of}")
+        raise SettingError(f"{name}={count}; give at most {most}: {of}")
     return int(count)

@@ -7,8 +7,9 @@ from jaxtyping import Float64
 
 from wembed.embedder import Embedder
 from wembed.errors import SettingError
-from wembed.geometry.decoded import THIN, Decoded, check_method, decoded_thin
+from wembed.geometry.decoded import THIN, Decoded, check_asked, decoded_thin
 from wembed.measures import Measures
+from wembed.options import number
 from wembed.transport.between import later, thinned, ways
 from wembed.transport.parallel import Progress
 
@@ -20,7 +21,9 @@ TURNS = 2  # of a polish: the middle of the first way is nearer to the shortest 
 def interpolate(
     embedder: Embedder, a: Measures, b: Measures, t: Any, *, method: str = "learned", progress: Progress | None = None
 ) -> Decoded:
-    """Measures on the way from a[i] to b[i]: at t = 0 they are a[i], at t = 1 b[i].
+    """Measures on the way from a[i] to b[i]: from t = 0, where they are a[i], to t = 1, where they are b[i].
+
+    The learned ones are those as far as the decoder gives measures back: the ends too are decoded.
 
     Args:
         embedder: with a decoder, unless the method is "exact".
@@ -42,7 +45,7 @@ def interpolate(
         MeasureError: as `Embedder.transform`.
         SolverError: a coupling could not be certified.
     """
-    check_method(embedder, method)
+    check_asked(embedder, method, a, b)
     times = check_times(t)
     if len(a) != len(b) or not len(a):
         raise SettingError(f"there are {len(a)} measures to go from and {len(b)} to go to; give as many, one at least")
@@ -68,7 +71,7 @@ def check_times(t: Any) -> Float64[np.ndarray, " k"]:
     Raises:
         SettingError: they are not numbers of [0, 1].
     """
-    times = np.atleast_1d(np.asarray(t, dtype=object)).ravel()
-    if not len(times) or not all(isinstance(one, (int, float, np.number)) and 0 <= one <= 1 for one in times):
-        raise SettingError(f"t={t!r}; give numbers of [0, 1]")
+    times = np.atleast_1d(np.asarray(t, dtype=object))
+    if times.ndim != 1 or not len(times) or not all(number(one) and 0 <= one <= 1 for one in times):
+        raise SettingError(f"t={t!r}; give a number of [0, 1], or a list of them")
     return times.astype(np.float64)

@@ -1,5 +1,6 @@
 """Means: barycenters, of all, of each class, and of clusters."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,15 @@ from jaxtyping import Float64, Int64
 
 from wembed.embedder import Embedder
 from wembed.errors import SettingError
-from wembed.geometry.decoded import Decoded, check_count, check_labels, check_method, decoded_thin
+from wembed.geometry.decoded import Decoded, check_asked, check_count, check_labels, decoded_thin
 from wembed.measures import Measures
 from wembed.options import switch, whole
-from wembed.transport.between import iterated, ways
+from wembed.transport.between import iterated, later, ways
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["ITERATIONS", "Clusters", "barycenter", "class_means", "kmeans"]
+__all__ = ["Clusters", "barycenter", "class_means", "kmeans", "most_couplings"]
 
-ITERATIONS = {"polish": 1, "exact": 50}
+_ITERATIONS = {"learned": 0, "polish": 1, "exact": 50}
 _ROUNDS = 20  # of exact k-means, at most
 _STARTS = 10  # of k-means among vectors
 _ROUNDING = 1e-6  # that a sum of weights may be off 1 by
@@ -44,7 +45,8 @@ def barycenter(
             atoms move by less than a thousandth of the spread: a local minimum. Of two measures it is the global one,
             on the way from one to the other. The last two give clouds, and are for euclidean W_2.
         normalize: divide the weights by their sum.
-        progress: called with the couplings solved, and the most there may be.
+        progress: called with the couplings solved, and the most there may be, which it jumps to in the end; not for
+            "learned".
 
     Raises:
         SettingError: weights that are negative or do not sum to 1, an unknown method, one that is not for this cost, or
@@ -52,10 +54,18 @@ def barycenter(
         MeasureError: as `Embedder.transform`.
         SolverError: a coupling could not be certified.
     """
-    check_method(embedder, method)
+    check_asked(embedder, method, measures)
     switch("normalize", normalize)
     shares = _shares(weights, len(measures), normalize)
     return _barycenter(embedder, measures, embedder.transform(measures), shares, method, progress)
+
+
+def most_couplings(method: str, used: int) -> int:
+    """Exact couplings that a barycenter of so many measures may take, those of weight 0 left out.
+
+    That of two is on the way between them, along one coupling.
+    """
+    return 1 if method == "exact" and used == 2 else _ITERATIONS.get(method, 0) * used
 
 
 def _barycenter(
@@ -70,13 +80,18 @@ def _barycenter(
     if method == "learned":
         return Decoded.from_vectors(embedder, mean[None])
     used = np.flatnonzero(shares)
+    most = most_couplings(method, len(used))
     if method == "exact" and len(used) == 2:
-        (way,) = ways(measures[used[:1]], measures[used[1:]], embedder.cost, n_jobs=1, progress=progress)
-        return Decoded.of(embedder, way.at(float(shares[used[1]])))
-    nearest = int(np.square(vectors - mean).sum(axis=1).argmin())
-    start = measures[nearest] if method == "exact" else decoded_thin(embedder, mean)
-    cost, n_jobs = embedder.cost, embedder.n_jobs
-    return Decoded.of(embedder, iterated(start, measures, shares, cost, ITERATIONS[method], n_jobs, progress))
+        (way,) = ways(measures[used[:1]], measures[used[1:]], embedder.cost, n_jobs=1)
+        made = way.at(float(shares[used[1]]))
+    else:
+        nearest = int(np.square(vectors - mean).sum(axis=1).argmin())
+        start = measures[nearest] if method == "exact" else decoded_thin(embedder, mean)
+        cost, n_jobs = embedder.cost, embedder.n_jobs
+        made = iterated(start, measures, shares, cost, _ITERATIONS[method], n_jobs, progress)
+    if progress:
+        progress(most, most)
+    return Decoded.of(embedder, made)
 
 
 def class_means(
@@ -89,7 +104,7 @@ def class_means(
         measures: any number.
         labels: one for each.
         method: as of `barycenter`.
-        progress: called with the labels done, and the labels in all; not for "learned".
+        progress: called with the couplings solved, and the most there may be; not for "learned".
 
     Raises:
         SettingError: another number of labels than of measures, an unknown method, one that is not for this cost, or a
@@ -97,8 +112,8 @@ def class_means(
         MeasureError: as `Embedder.transform`.
         SolverError: a coupling could not be certified.
     """
+    check_asked(embedder, method, measures)
     owner = check_labels(labels, len(measures))
-    check_method(embedder, method)
     names, whose = np.unique(owner, return_inverse=True)
     return names, _means(embedder, measures, embedder.transform(measures), whose, len(names), method, progress)
 
@@ -117,12 +132,12 @@ def _means(
         means = np.stack([vectors[whose == one].astype(np.float64).mean(axis=0) for one in range(count)])
         return Decoded.from_vectors(embedder, means)
     made = []
+    most = [most_couplings(method, int(size)) for size in np.bincount(whose)]
     for one in range(count):
         rows = np.flatnonzero(whose == one)
         shares = np.full(len(rows), 1 / len(rows))
-        made.append(_barycenter(embedder, measures[rows], vectors[rows], shares, method, None))
-        if progress:
-            progress(one + 1, count)
+        shown = later(progress, sum(most[:one]), sum(most))
+        made.append(_barycenter(embedder, measures[rows], vectors[rows], shares, method, shown))
     return Decoded(Measures.concatenate([one.measures for one in made]), np.concatenate([one.vectors for one in made]))
 
 
@@ -132,8 +147,9 @@ class Clusters(Decoded):
 
     Attributes:
         labels: the cluster of each measure, from 0.
-        inertia: mean of the squared distances of the measures to their centres, in squares of the unit of the data;
-            predicted, and exact where the method is.
+        inertia: mean of the squared distances of the measures to their centres, in squares of the unit of the data:
+            exact where the method is, and else between vectors, which makes no allowance for what decoding loses, so
+            that those of different methods are not to be compared.
     """
 
     labels: Int64[np.ndarray, " n"]
@@ -157,24 +173,33 @@ def kmeans(
         k: clusters.
         method: "learned", k-means among the vectors (the best of ten starts), its centres decoded; "polish", the same
             clusters, and each centre as `barycenter` polishes it; "exact", from those clusters on, Lloyd's iteration
-            with exact barycenters and distances, at most 20 rounds of it. The last two are for euclidean W_2.
+            with exact barycenters, each a local minimum, and exact distances, at most 20 rounds of it. The last two are
+            for euclidean W_2.
         seed: draws where k-means starts.
-        progress: called with the centres made or the rounds done, and the most there may be; not for "learned".
+        progress: called with the couplings solved or the rounds done, and the most there may be, which it jumps to in
+            the end; not for "learned".
 
     Raises:
-        SettingError: k below 1 or above the number of measures, an unknown method, one that is not for this cost, or a
-            model without a decoder.
+        SettingError: k below 1, or above the number of measures or of vectors that differ, an unknown method, one that
+            is not for this cost, or a model without a decoder.
         MeasureError: as `Embedder.transform`.
         SolverError: a problem could not be certified.
     """
     from sklearn.cluster import KMeans  # imported late: scikit-learn is slow to load
+    from sklearn.exceptions import ConvergenceWarning
 
-    check_method(embedder, method)
-    check_count("k", k, len(measures), "clusters, one for each measure")
+    check_asked(embedder, method, measures)
+    check_count("k", k, len(measures), "as many clusters as there are measures")
     whole("seed", seed)
     vectors = embedder.transform(measures)
-    found = KMeans(k, n_init=_STARTS, random_state=seed).fit(vectors.astype(np.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer vectors that differ than clusters
+        found = KMeans(k, n_init=_STARTS, random_state=seed).fit(vectors.astype(np.float64))
     labels = _used(found.labels_.astype(np.int64))
+    if labels.max() + 1 < k:
+        raise SettingError(
+            f"k={k}, and these measures have {labels.max() + 1} different vectors; ask for fewer clusters"
+        )
     if method == "exact":
         return _lloyd(embedder, measures, vectors, labels, progress)
     centres = _means(embedder, measures, vectors, labels, int(labels.max()) + 1, method, progress)
@@ -202,6 +227,8 @@ def _lloyd(
         if (before == labels).all():
             break
         labels = _used(labels)
+    if progress:
+        progress(_ROUNDS, _ROUNDS)
     inertia = float(np.square(off[np.arange(len(measures)), before]).mean())
     return Clusters(centres.measures, centres.vectors, before, inertia)
 
@@ -218,13 +245,13 @@ def _shares(weights: Any, count: int, normalize: bool) -> Float64[np.ndarray, " 
         return np.full(count, 1 / count)
     given = np.asarray(weights)
     if given.shape != (count,) or given.dtype.kind not in "iuf":
-        raise SettingError(f"weights have shape {given.shape}; give a number for each of {count} measures")
+        raise SettingError(f"weights are {given.dtype} {given.shape}; give a number for each of {count} measures")
     if not np.isfinite(given).all() or (given < 0).any():
         wrong = given[~(np.isfinite(given) & (given >= 0))][0]
         raise SettingError(f"there is a weight of {wrong:g}; give finite ones that are not negative")
     total = float(given.sum())
-    if not normalize and abs(total - 1) > _ROUNDING:
-        raise SettingError(f"weights sum to {total:g} and not to 1; change them, or ask for normalize=True")
     if total <= 0:
         raise SettingError("weights sum to 0; give some that do not")
+    if not normalize and abs(total - 1) > _ROUNDING:
+        raise SettingError(f"weights sum to {total:g} and not to 1; change them, or ask for normalize=True")
     return np.asarray(given / total, dtype=np.float64)

@@ -1,6 +1,6 @@
 """Principal geodesics: along which straight ways measures differ most."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from wembed.embedder import Embedder
 from wembed.errors import SettingError
-from wembed.geometry.decoded import Decoded, check_count, check_method
+from wembed.geometry.decoded import Decoded, check_asked, check_count
 from wembed.geometry.means import barycenter
 from wembed.measures import Measures
 from wembed.transport.between import images_of
@@ -59,7 +59,8 @@ def geodesic_pca(
         method: "learned", principal components of the vectors, decoded along them; "exact", those of the tangent space
             at the exact barycenter, in which a measure is where the optimal coupling sends the atoms of the barycenter
             (Wang et al. 2013; log-PCA in Cazelles et al. 2018); "polish", the same at the barycenter that `barycenter`
-            polishes. The last two give clouds, and are for euclidean W_2.
+            polishes. The last two give clouds, and are for euclidean W_2. Which end of a way comes first is arbitrary,
+            and the same for each method.
         progress: called with the couplings solved at the barycenter and in all; not for "learned".
 
     Raises:
@@ -68,22 +69,24 @@ def geodesic_pca(
         MeasureError: as `Embedder.transform`.
         SolverError: a coupling could not be certified.
     """
-    check_method(embedder, method)
+    check_asked(embedder, method, measures)
     if len(measures) < 2:
-        raise SettingError(f"there is {len(measures)} measure to find principal geodesics of; give two at least")
-    check_count("components", components, min(len(measures) - 1, embedder.dim_), "components")
+        raise SettingError("principal geodesics are of two measures at least; give more")
+    most = min(len(measures) - 1, embedder.dim_)
+    check_count("components", components, most, "fewer than there are measures, and no more than numbers in a vector")
     steps = np.atleast_1d(np.asarray(times))
     if steps.ndim != 1 or not len(steps) or steps.dtype.kind not in "iuf" or not np.isfinite(steps).all():
         raise SettingError(f"times={times!r}; give finite numbers, in standard deviations")
     steps = steps.astype(np.float64)
+    learned = _Principal.of(embedder.transform(measures).astype(np.float64), components)
     if method == "learned":
-        found = _Principal.of(embedder.transform(measures).astype(np.float64), components)
+        found = learned
         ways = [Decoded.from_vectors(embedder, places) for places in found.walks(steps)]
         return found.told(Decoded.from_vectors(embedder, found.mean[None]), ways, steps)
     middle = barycenter(embedder, measures, method=method).measures[0]
     images = images_of(middle, measures, embedder.cost, embedder.n_jobs, progress)
     lengths = np.sqrt(middle.weights)[:, None]
-    found = _Principal.of((images * lengths).reshape(len(measures), -1), components)
+    found = _Principal.of((images * lengths).reshape(len(measures), -1), components).along(learned)
 
     def made(places: Float64[np.ndarray, "k atoms_dim"]) -> Decoded:
         points = places.reshape(len(places), *middle.support.shape) / lengths
@@ -107,9 +110,15 @@ class _Principal:
         from sklearn.decomposition import PCA  # imported late: scikit-learn is slow to load
 
         pca = PCA(components, svd_solver="full" if min(points.shape) <= 1_000 else "arpack", random_state=0)
-        scores = pca.fit_transform(points)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of no variance
+            scores = pca.fit_transform(points)
         shares = np.nan_to_num(pca.explained_variance_ratio_)  # of measures that are all alike, 0 of nothing
         return cls(pca.mean_, pca.components_, np.sqrt(pca.explained_variance_), shares, scores)
+
+    def along(self, other: "_Principal") -> "_Principal":
+        """The same, each direction the way round in which measures lie as they do along the other's."""
+        signs = np.where((self.scores * other.scores).sum(axis=0) < 0, -1.0, 1.0)
+        return replace(self, directions=self.directions * signs[:, None], scores=self.scores * signs)
 
     def walks(self, steps: Float64[np.ndarray, " steps"]) -> list[Float64[np.ndarray, "steps d"]]:
         return [

@@ -392,8 +392,8 @@ def learned_decoding(
     cost: GroundCost,
     settings: DecoderSettings,
     shown: Callable[[str], Progress],
-) -> Decoding:
-    """A decoder for an encoder that stays as it is.
+) -> tuple[Decoding, Int64[np.ndarray, " check"]]:
+    """A decoder for an encoder that stays as it is, and which measures chose its state, and were not trained on.
 
     Args:
         measures: to learn from.
@@ -426,7 +426,7 @@ def learned_decoding(
         decoding = kind.build(vectors[0].shape[1], own, measures, settings.atoms, flat)
         targets = decoding.targets(everything, settings.n_jobs, shown("transport maps"))
         _train(decoding, np.concatenate(vectors), targets, np.sort(check), settings, shown("decoder"))
-    return decoding
+    return decoding, check
 
 
 def suited_decoding(measures: Measures, cost: GroundCost) -> tuple[type[Decoding], bool]:

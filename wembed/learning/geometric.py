@@ -59,7 +59,9 @@ class GeometricEncoding(Encoding):
         if isinstance(self.cost.metric, str):
             expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
             if measures.dim != expected:
-                raise MeasureError(f"the measures have dimension {measures.dim}; this model was fitted on {expected}")
+                raise MeasureError(
+                    f"the measures have dimension {measures.dim}; this model was fitted on dimension {expected}"
+                )
 
     def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
         if not self.exact_dim or self.places is not None:

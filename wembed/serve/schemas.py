@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
     "AddBody",
@@ -48,6 +48,10 @@ class _Strict(BaseModel):
 # The first problem in a list is told, and not one for each of a million numbers.
 Numbers = Annotated[list[float], Field(fail_fast=True)]
 Rows = Annotated[list[Numbers], Field(fail_fast=True)]
+
+
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, int | float) else given
 
 
 class MeasureBody(_Strict):
@@ -151,7 +155,7 @@ class BarycenterBody(BarycenterOptions):
 class InterpolateOptions(_Strict):
     """Where on the way, and how that is found."""
 
-    t: Numbers = Field([0.5], description="shares of the way, from 0 to 1")
+    t: Annotated[Numbers, BeforeValidator(_listed)] = Field([0.5], description="shares of the way, from 0 to 1")
     method: str = Field("learned", description="learned, from vectors alone; polish, by couplings too; or exact")
 
 

@@ -17,7 +17,7 @@ from wembed.euclidean import distances_between, paired_distances
 from wembed.geometry import Decoded, barycenter, interpolate
 from wembed.geometry.decoded import THIN
 from wembed.geometry.interpolations import TURNS
-from wembed.geometry.means import ITERATIONS
+from wembed.geometry.means import most_couplings
 from wembed.index import Index
 from wembed.measures import Measures
 from wembed.records import Distances, Entry
@@ -154,13 +154,12 @@ class Service:
     async def barycenter(self, measures: Measures, asked: BarycenterOptions) -> Decoded:
         """The barycenter of measures."""
         used = np.arange(len(measures)) if asked.weights is None else np.flatnonzero(asked.weights)
-        if asked.method == "exact" and len(used) == 2 and used[-1] < len(measures):  # on the way between them
-            self._check_made(asked.method, 1, measures.sizes[used[:1]], measures.sizes[used[1:]])
-        else:
-            turns = ITERATIONS.get(asked.method, 0)
-            first = THIN if asked.method == "polish" else int(measures.sizes.max(initial=0))
-            self.limits.check("solves", turns * len(measures), "exact couplings")
-            self._check_made(asked.method, 1, np.full(turns * len(measures), first), np.tile(measures.sizes, turns))
+        sizes = measures.sizes[used[used < len(measures)]]  # more weights than measures are told of later
+        most = most_couplings(asked.method, len(sizes))
+        fewer = "ask for a polish, which takes one for each measure, or of fewer"
+        self.limits.check("solves", most, "exact couplings, the most that this barycenter may take,", way_out=fewer)
+        first = THIN if asked.method == "polish" else int(sizes.max(initial=0))
+        self._check_made(asked.method, 1, np.full(most, first), np.resize(sizes, most))
         return await self._made(
             asked.method,
             lambda model: barycenter(model, measures, asked.weights, method=asked.method, normalize=asked.normalize),
