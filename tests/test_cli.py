@@ -507,7 +507,10 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "encoder": (("fit", folder / "digits.npy", *out, "--encoder", "magic"), "choose one of"),
         "device": (("fit", folder / "digits.npy", *out, "--device", "cuda:77"), "cuda:77"),
         "pairs": (("precompute", folder / "a.npy", *out, "--pairs", "many"), "--pairs many"),
-        "another dimension": (("distance", fitted_run, clouds, clouds), "dimension 3; this model was fitted on dimension 2"),
+        "another dimension": (
+            ("distance", fitted_run, clouds, clouds),
+            "dimension 3; this model was fitted on dimension 2",
+        ),
         "lengths": (
             ("distance", fitted_run, folder / "a.npy", folder / "digits.npy"),
             f"a.npy holds 3 measures and {folder / 'digits.npy'} 300; give as many, or a single one",
