@@ -33,6 +33,17 @@ def test_the_second_task_shows_the_measures_and_distorted_ones(dim: int) -> None
     np.testing.assert_array_equal(again.targets, task.targets)
 
 
+def test_there_are_more_references_where_pairs_pay_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometric, "_AUXILIARY_MEASURES", 1_100)
+    monkeypatch.setattr(geometric, "_REFERENCE_ATOMS", 4)
+    asked: list[int] = []
+    build = geometric.LinearTransport.build
+    monkeypatch.setattr(geometric.LinearTransport, "build", lambda *given: asked.append(given[3]) or build(*given))
+    for pairs in (2_400, 60_000):
+        assert encoding(clouds(2)).auxiliary(clouds(2), 1.0, pairs, 0, 1, None) is not None
+    assert asked == [1, 4]
+
+
 def test_the_second_task_does_not_depend_on_where_the_measures_are() -> None:
     here, there = clouds(2), clouds(2, shift=1e4)
     tasks = [encoding(m, order=1).auxiliary(m, 1.0, 6_000, 0, 1, None) for m in (here, there)]
@@ -56,7 +67,7 @@ def test_there_is_none_where_it_would_teach_nothing(measures: Measures, pairs: i
 
 def test_the_second_task_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     measures = clouds(2)
-    monkeypatch.setattr(geometric, "_AUXILIARY_BYTES", 4_000_000)
+    monkeypatch.setattr(geometric, "_AUXILIARY_BYTES", 6_000_000)
     monkeypatch.setattr(geometric, "_AUXILIARY_MEASURES", 1_200)
     task = encoding(measures).auxiliary(measures, 1.0, 10**9, 0, 1, None)
     assert task is not None

@@ -194,6 +194,14 @@ def test_validation_measures_do_not_touch_the_weights() -> None:
     assert seen[0] == seen[1]
 
 
+def test_many_pairs_take_more_steps_at_a_lower_rate() -> None:
+    few, some, many = (TrainingSettings().resolved(pairs) for pairs in (4_000, 16_000, 256_000))
+    assert few.learning_rate == some.learning_rate == 2e-3
+    assert many.learning_rate == pytest.approx(1e-3)
+    assert (some.steps, many.steps) == (2_000, 8_000)
+    assert TrainingSettings(learning_rate=0.5).resolved(256_000).learning_rate == 0.5
+
+
 def test_the_learning_rate_rises_and_falls_once() -> None:
     settings = TrainingSettings(learning_rate=1.0)
     rates = np.array([settings.rate(step, 200) for step in range(201)])

@@ -574,8 +574,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(
                 f"vectors have shape {given.shape} and type {given.dtype}; expected floats (n, {self.dim_}), n > 0"
             )
-        if not np.isfinite(given).all():
-            raise SettingError("a vector has a number that is NaN or infinite")
+        finite = np.isfinite(given).all(axis=1)
+        if not finite.all():
+            raise SettingError(f"vector {int(np.argmin(finite))} has a number that is NaN or infinite")
         return decoding(given, self._encoding.centroids(given), self.device)
 
     @property

@@ -116,7 +116,8 @@ def draw_geodesics(found: "Geodesics", file: Path, *, grid: tuple[int, ...] | No
         grid: of the images that they are of; clouds between pixels are laid on it.
         cost: the ground cost.
     """
-    names = [f"{number}: {share:.1%}" for number, share in enumerate(found.explained.tolist(), 1)]
+    shares = [f"{share:.1%}" if share >= 0.001 else "below 0.1%" for share in found.explained.tolist()]
+    names = [f"{number}: {share}" for number, share in enumerate(shares, 1)]
     rows = [(name, _seen(walk.measures, grid)) for name, walk in zip(names, found.walks, strict=True)]
     titles = ["mean" if time == 0 else f"{time:+.3g} sd" for time in found.times.tolist()]
     _draw_rows(rows, titles, file, cost)

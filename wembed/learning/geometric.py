@@ -29,6 +29,7 @@ _REFERENCE_ATOMS = 64
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
+_AUXILIARY_REFERENCES = 4  # at most
 _LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
 
 
@@ -194,20 +195,23 @@ class QuantileEncoding(_FeatureEncoding):
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
     ) -> Auxiliary | None:
-        """Linear optimal transport to one reference, of the measures and of distorted ones.
+        """Linear optimal transport to a reference, of the measures and of distorted ones; to more where pairs are many.
 
         It takes one solve a measure, not a pair, and tells of the measure what slices don't. On a line they tell all.
         """
         placed = self.placed(measures)
         if placed.dim == 1:
             return None
-        transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed)
-        atoms, reference = np.array([placed.sizes.mean()]), np.array([transport.references.shape[1]])
+        atoms, reference = np.array([placed.sizes.mean()]), np.array([_REFERENCE_ATOMS])
         affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
-        numbers = self.shown + transport.size + 4 * placed.dim * int(atoms[0])
-        count = min(affordable, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
-        if count < 2 * self.shown:  # a linear map of the features would do it all
+        for references in range(min(max(affordable // _AUXILIARY_MEASURES, 1), _AUXILIARY_REFERENCES), 0, -1):
+            numbers = self.shown + placed.dim * (references * _REFERENCE_ATOMS + 4 * int(atoms[0]))
+            count = min(affordable // references, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
+            if count >= 2 * self.shown:  # of fewer, a linear map of the features would do it all
+                break
+        else:
             return None
+        transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed, references)
         known = placed[np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])]
         if count > len(known):
             known = Measures.concatenate([known, distorted(placed, count - len(known), seed)])

@@ -68,14 +68,15 @@ class TrainingSettings:
     def resolved(self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3) -> "TrainingSettings":
         """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate.
 
-        Up to 16,000 pairs the batch grows with the square root too, so that each pair is seen equally often.
+        Up to 16,000 pairs the batch grows with the square root too, so that each pair is seen equally often. From there
+        on the learning rate falls with the square root of the steps.
         """
         root = math.sqrt(pairs / 16_000)
         return replace(
             self,
             steps=self.steps or min(max(round(steps * root), steps // 10), 25 * steps),
             batch_pairs=self.batch_pairs or min(max(round(_BATCH_PAIRS * root), _BATCH_PAIRS // 4), _BATCH_PAIRS),
-            learning_rate=self.learning_rate or learning_rate,
+            learning_rate=self.learning_rate or learning_rate / math.sqrt(max(root, 1.0)),
         )
 
     def rate(self, step: int, steps: int) -> float:
