@@ -105,17 +105,17 @@ def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsy
     command = ("precompute", data, "--out", out / "distances", "--pairs", 300, "--draw", "random", "--seed", 3)
     assert run(capsys, *command)[0] == 0
     before = wembed.DistanceStore(out / "distances")
-    code, _, err = run(capsys, "fit", data, "--out", out, "--steps", 5)
+    code, _, err = run(capsys, "fit", data, "--out", out, "--steps", 2)
     assert code == 0
     assert "was drawn with --seed 3; --seed 0 sets the training alone" in err.replace("\n", " ")
     assert wembed.DistanceStore(out / "distances").manifest == before.manifest
-    assert run(capsys, "fit", data, "--out", out, "--steps", 5, "--pairs", 500)[0] == 0
+    assert run(capsys, "fit", data, "--out", out, "--steps", 2, "--pairs", 500)[0] == 0
     after = wembed.DistanceStore(out / "distances")
     assert (len(before), len(after)) == (300, 500)
     np.testing.assert_array_equal(after.distances[:300], before.distances)
     listed = np.stack([np.arange(299, 0, -1), np.arange(298, -1, -1)], axis=1)
     wembed.precompute(wembed.read(data), folder / "listed" / "distances", listed, n_jobs=1)
-    assert run(capsys, "fit", data, "--out", folder / "listed", "--steps", 5)[0] == 0
+    assert run(capsys, "fit", data, "--out", folder / "listed", "--steps", 2)[0] == 0
 
 
 def test_precompute_keeps_what_exact_distances_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,7 +349,18 @@ def test_evaluate_looks_at_the_unseen_part_alone(
 def decoding_run(fitted_run: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = Path(shutil.copytree(fitted_run, tmp_path_factory.mktemp("decoding") / "run"))
     before = sys.argv
-    sys.argv = ["wembed", "decoder", str(place), str(folder / "digits.npy"), "--steps", "30", "--jobs", "1"]
+    sys.argv = [
+        "wembed",
+        "decoder",
+        str(place),
+        str(folder / "digits.npy"),
+        "--steps",
+        "30",
+        "--mixtures",
+        "50",
+        "--jobs",
+        "1",
+    ]
     try:
         with pytest.raises(SystemExit) as stopped:
             cli.main()

@@ -74,7 +74,8 @@ def clouds(count: int, seed: int = 0) -> Measures:
 
 def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
     measures = clouds(140)
-    embedder = Embedder(pairs=1_500, n_jobs=1, training=TrainingSettings(steps=30), calibration=0).fit(measures[:120])
+    embedder = Embedder(encoder="transport", pairs=800, n_jobs=1, training=TrainingSettings(steps=30), calibration=0)
+    embedder.fit(measures[:120])
     embedder.fit_decoder(measures[:120], atoms=48, steps=150)
     unseen = measures[120:]
     vectors = embedder.transform(unseen)
@@ -93,7 +94,8 @@ def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
 
 def test_a_cloud_is_decoded_to_its_place_where_vectors_do_not_hold_it() -> None:
     measures = clouds(140)
-    embedder = Embedder(order=1, pairs=1_500, n_jobs=1, training=TrainingSettings(steps=30), calibration=0)
+    settings = TrainingSettings(steps=30)
+    embedder = Embedder(order=1, encoder="transport", pairs=800, n_jobs=1, training=settings, calibration=0)
     embedder.fit(measures[:120]).fit_decoder(measures[:120], atoms=48, steps=150)
     made = embedder.decode(embedder.transform(measures[120:]))
     centroids, middle = measures[120:].centroids(), measures.centroids().mean(axis=0)
@@ -239,7 +241,7 @@ def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
 def test_clouds_are_decoded_by_what_was_trained_along() -> None:
     measures = clouds(140)
     training = replace(JOINT, steps=120)
-    embedder = Embedder(encoder="transport", pairs=1_500, n_jobs=1, training=training, calibration=0)
+    embedder = Embedder(encoder="transport", pairs=800, n_jobs=1, training=training, calibration=0)
     embedder.fit(measures[:120])
     made = embedder.decode(embedder.transform(measures[120:]))
     np.testing.assert_allclose(made.centroids(), measures[120:].centroids(), atol=1e-4)

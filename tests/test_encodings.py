@@ -96,8 +96,8 @@ def test_vectors_have_the_length_that_is_asked_for(encoder: str, order: int, tmp
 def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encoder: str) -> None:
     measures, errors = bags(), {}
     for name in ("quantiles", encoder):
-        settings = TrainingSettings(steps=30)
-        embedder = Embedder(encoder=name, pairs=2_000, training=settings, n_jobs=1).fit(measures)
+        settings = TrainingSettings(steps=15, checks=3)
+        embedder = Embedder(encoder=name, pairs=1_000, training=settings, n_jobs=1).fit(measures)
         report = wembed.evaluate(embedder, measures[embedder.split_.test], pairs=60, queries=0, n_jobs=1)
         errors[name] = report.errors["wembed"].relative_error
     assert errors[encoder] < 0.75 * errors["quantiles"]

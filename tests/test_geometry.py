@@ -18,7 +18,7 @@ from wembed.transport.between import images_of, iterated, mixed, thinned, ways
 def decoding(fitted: Embedder, some_digits: Measures, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     folder = tmp_path_factory.mktemp("geometry")
     fitted.save(folder)
-    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=200)
+    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=200, mixtures=150)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,9 @@ def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
     measures, _ = digits()
     some = measures[-40:]
     cost = []
-    for mixtures in (0, 200):
+    for mixtures in (0, 150):
         embedder = wembed.load(tmp_path)
-        embedder.fit_decoder(some_digits[fitted.split_.train], steps=200, mixtures=mixtures)
+        embedder.fit_decoder(some_digits[fitted.split_.train], steps=120, mixtures=mixtures)
         cost.append(np.square(between(barycenter(embedder, some).measures, some)).mean())
     assert cost[1] < 0.8 * cost[0]
 

@@ -150,7 +150,7 @@ def test_a_measure_that_comes_often_is_solved_against_the_references_once(
     often = calibrated.distance(unseen[[0] * 20], unseen[:20], refine=True)
     assert solved == [1, 20]
     for name, array in once.arrays.items():
-        np.testing.assert_allclose(getattr(often, name), array[0], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(getattr(often, name), array[0], rtol=1e-6, atol=1e-5)  # rounding of vectors
     again = calibrated.bounds(unseen[[0] * 20], unseen[[7] * 20])
     assert solved == [1, 20, 1, 1]
     assert np.ptp(again.upper) == 0
