@@ -103,6 +103,8 @@ def speed() -> str:
         f"| wembed over the bare solver, wembed's order | {cell(exact['wembed_over_bare_same_order'], '.2f')} |",
         f"| two cores over one | {cell(exact['two_cores_over_one'], '.2f')} |",
         f"| images encoded a second, one core | {cell(fast['encoded_per_second_one_core'], ',.0f')} |",
+        "| the same, with a look at how unusual they are (`transform`), one core "
+        f"| {cell(fast['transformed_per_second_one_core'], ',.0f')} |",
         f"| distances between vectors a second | {cell(fast['distances']['distances_per_second'], ',.0f')} |",
         f"| the same, over the bare matrix product | {cell(fast['distances']['share_of_matrix_product'], '.2f')} |",
         f"| `wembed quickstart`, s | {fast['quickstart_seconds']:,.0f} |",
