@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from wembed import readers
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
@@ -30,7 +32,9 @@ def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
 @pytest.mark.filterwarnings("ignore::wembed.UnusualWarning")
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    smaller = code.replace("20_000", "600").replace("queries=5", "queries=1").replace("rerank=50", "rerank=12")
+    smaller = code.replace("20_000", "600").replace("queries=5", "queries=1").replace("9_000", "900")
+    measures, labels = readers.digits()
+    monkeypatch.setattr(readers, "digits", lambda: (measures[:1_000], labels[:1_000]))
     monkeypatch.chdir(tmp_path)
     exec(compile(smaller, "README.md", "exec"), {"__name__": "readme"})
     assert "relative_error" in capsys.readouterr().out
