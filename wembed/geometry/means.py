@@ -16,7 +16,7 @@ from wembed.options import switch, whole
 from wembed.transport.between import iterated, later, ways
 from wembed.transport.parallel import Progress, exact_distances
 
-__all__ = ["Clusters", "barycenter", "class_means", "kmeans", "most_couplings"]
+__all__ = ["Clusters", "barycenter", "class_means", "kmeans", "most_couplings", "weighted_barycenter"]
 
 _ITERATIONS = {"learned": 0, "polish": 1, "exact": 50}
 _ROUNDS = 20  # of exact k-means, at most
@@ -57,7 +57,7 @@ def barycenter(
     check_asked(embedder, method, measures)
     switch("normalize", normalize)
     shares = _shares(weights, len(measures), normalize)
-    return _barycenter(embedder, measures, embedder.transform(measures), shares, method, progress)
+    return weighted_barycenter(embedder, measures, embedder.transform(measures), shares, method, progress)
 
 
 def most_couplings(method: str, used: int) -> int:
@@ -68,7 +68,7 @@ def most_couplings(method: str, used: int) -> int:
     return 1 if method == "exact" and used == 2 else _ITERATIONS.get(method, 0) * used
 
 
-def _barycenter(
+def weighted_barycenter(
     embedder: Embedder,
     measures: Measures,
     vectors: np.ndarray,
@@ -76,6 +76,7 @@ def _barycenter(
     method: str,
     progress: Progress | None,
 ) -> Decoded:
+    """The barycenter of measures whose vectors are there, by weights that sum to 1."""
     mean = shares @ vectors.astype(np.float64)
     if method == "learned":
         return Decoded.from_vectors(embedder, mean[None])
@@ -137,7 +138,7 @@ def _means(
         rows = np.flatnonzero(whose == one)
         shares = np.full(len(rows), 1 / len(rows))
         shown = later(progress, sum(most[:one]), sum(most))
-        made.append(_barycenter(embedder, measures[rows], vectors[rows], shares, method, shown))
+        made.append(weighted_barycenter(embedder, measures[rows], vectors[rows], shares, method, shown))
     return Decoded(Measures.concatenate([one.measures for one in made]), np.concatenate([one.vectors for one in made]))
 
 
@@ -196,13 +197,12 @@ def kmeans(
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer vectors that differ than clusters
         found = KMeans(k, n_init=_STARTS, random_state=seed).fit(vectors.astype(np.float64))
     labels = _used(found.labels_.astype(np.int64))
-    if labels.max() + 1 < k:
-        raise SettingError(
-            f"k={k}, and these measures have {labels.max() + 1} different vectors; ask for fewer clusters"
-        )
+    different = int(labels.max()) + 1
+    if different < k:
+        raise SettingError(f"k={k}, and these measures have {different} different vectors; ask for fewer clusters")
     if method == "exact":
         return _lloyd(embedder, measures, vectors, labels, progress)
-    centres = _means(embedder, measures, vectors, labels, int(labels.max()) + 1, method, progress)
+    centres = _means(embedder, measures, vectors, labels, k, method, progress)
     off = np.square(vectors.astype(np.float64) - centres.vectors[labels]).sum(axis=1)
     return Clusters(centres.measures, centres.vectors, labels, float(off.mean()))
 

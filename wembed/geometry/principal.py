@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from wembed.embedder import Embedder
 from wembed.errors import SettingError
 from wembed.geometry.decoded import Decoded, check_asked, check_count
-from wembed.geometry.means import barycenter
+from wembed.geometry.means import weighted_barycenter
 from wembed.measures import Measures
 from wembed.transport.between import images_of
 from wembed.transport.parallel import Progress
@@ -78,12 +78,14 @@ def geodesic_pca(
     if steps.ndim != 1 or not len(steps) or steps.dtype.kind not in "iuf" or not np.isfinite(steps).all():
         raise SettingError(f"times={times!r}; give finite numbers, in standard deviations")
     steps = steps.astype(np.float64)
-    learned = _Principal.of(embedder.transform(measures).astype(np.float64), components)
+    vectors = embedder.transform(measures)
+    learned = _Principal.of(vectors.astype(np.float64), components)
     if method == "learned":
         found = learned
         ways = [Decoded.from_vectors(embedder, places) for places in found.walks(steps)]
         return found.told(Decoded.from_vectors(embedder, found.mean[None]), ways, steps)
-    middle = barycenter(embedder, measures, method=method).measures[0]
+    shares = np.full(len(measures), 1 / len(measures))
+    middle = weighted_barycenter(embedder, measures, vectors, shares, method, None).measures[0]
     images = images_of(middle, measures, embedder.cost, embedder.n_jobs, progress)
     lengths = np.sqrt(middle.weights)[:, None]
     found = _Principal.of((images * lengths).reshape(len(measures), -1), components).along(learned)

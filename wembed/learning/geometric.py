@@ -167,11 +167,10 @@ class QuantileEncoding(_FeatureEncoding):
         return encoding
 
     def finish(self, examples: Examples) -> None:
-        if self.turns is not None:
+        turns = self.turns
+        if turns is not None:
             assert isinstance(self.module, PerceptronEncoder)
-            self.module = TurnedEncoder.of(
-                self.module, self.turns, examples.features[0, np.unique(examples.train_pairs)]
-            )
+            self.module = TurnedEncoder.of(self.module, turns, examples.features[0, np.unique(examples.train_pairs)])
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
@@ -179,10 +178,11 @@ class QuantileEncoding(_FeatureEncoding):
         placed = self.placed(measures)
         size = len(measures) * (self.features.size + len(self.centre)) * 4
         count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
-        if self.turns is not None:
+        turns = self.turns
+        if turns is not None:
             copies = np.empty((count, len(measures), self.shown), dtype=np.float32)
             copies[0] = self._seen(placed, unit)
-            for copy, turn in zip(copies[1:], self.turns[1:], strict=False):
+            for copy, turn in zip(copies[1:], turns[1:], strict=False):
                 np.matmul(copies[0], turn.T.astype(np.float32), out=copy)
             return copies
         maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
