@@ -8,13 +8,14 @@ import pytest
 # Two processes run the tests; threads that each of them started would wait for those of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from halved import halved_digits
+
 import wembed
-from wembed.readers import digits
 
 
 @pytest.fixture(scope="session")
 def some_digits() -> wembed.Measures:
-    measures, _ = digits()
+    measures, _ = halved_digits()
     return measures[:300]
 
 

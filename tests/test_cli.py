@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from halved import SIDE, halved_digits
 from PIL import Image
 
 import wembed
@@ -35,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, some_digits: wembed.Measures) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    images = some_digits.histograms().reshape(-1, 28, 28)
+    images = some_digits.histograms().reshape(-1, SIDE, SIDE)
     np.save(folder / "digits.npy", images)
     np.save(folder / "a.npy", images[:3])
     np.save(folder / "b.npy", images[3:6])
@@ -187,7 +188,7 @@ def test_a_measure_and_itself_are_known_exactly(
 def test_strange_measures_are_warned_of_in_a_sentence(
     fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.save(folder / "noise.npy", np.random.default_rng(0).random((2, 28, 28)))
+    np.save(folder / "noise.npy", np.random.default_rng(0).random((2, SIDE, SIDE)))
     code, _, err = run(capsys, "distance", fitted_run, folder / "noise.npy", folder / "one.npy")
     assert code == 0
     assert "warning: 2 of 2 measures of a are unlike those that the model" in err
@@ -198,8 +199,8 @@ def test_calibrate_sets_the_intervals_by_other_measures(
     fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(fitted_run / "model", tmp_path / "run" / "model")
-    fresh, _ = wembed.readers.digits()
-    np.save(folder / "fresh.npy", fresh[300:370].histograms().reshape(-1, 28, 28))
+    fresh, _ = halved_digits()
+    np.save(folder / "fresh.npy", fresh[300:370].histograms().reshape(-1, SIDE, SIDE))
     pair = (folder / "a.npy", folder / "b.npy", "--interval", 0.9)
     before = run(capsys, "distance", tmp_path / "run", *pair)[1]
     code, _, err = run(capsys, "calibrate", tmp_path / "run", folder / "fresh.npy", "--pairs", 300)

@@ -32,7 +32,7 @@ def test_digits_come_back(decoding: Embedder, some_digits: Measures) -> None:
     made = decoding.decode(vectors)
     assert made.grid == unseen.grid
     off = apart(unseen, made).mean()
-    assert off < 0.35 * decoding.mean_distance_
+    assert off < 0.45 * decoding.mean_distance_
     assert decoding.decoder_error_ == pytest.approx(off, rel=0.15)
     np.testing.assert_allclose(made.centroids(), unseen.centroids(), atol=1e-5)
     assert apart(unseen, made).mean() < 0.6 * apart(unseen, decoding.decode(np.roll(vectors, 1, axis=0))).mean()

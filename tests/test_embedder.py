@@ -137,12 +137,12 @@ for call in (
     assert done.stdout.count(said) == 8, done.stderr
 
 
-def test_what_is_no_option_is_refused_with_a_sentence(run_folder: Path) -> None:
+def test_what_is_no_option_is_refused_with_a_sentence(run_folder: Path, some_digits: Measures, tmp_path: Path) -> None:
     # in a process of its own, as above
+    some_digits.save(tmp_path / "measures")
     tried = f"""
 import wembed
-from wembed.readers import digits
-model, (m, _) = wembed.load({str(run_folder / "model")!r}), digits()
+model, m = wembed.load({str(run_folder / "model")!r}), wembed.Measures.load({str(tmp_path / "measures")!r})
 index = wembed.Index(model, m[:30])
 for call in (
     lambda: index.query(m[:2], k=1.5),

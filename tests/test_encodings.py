@@ -21,9 +21,9 @@ def clouds(seed: int, count: int = 40, atoms: int = 7, dim: int = DIM) -> Measur
 
 
 def bags() -> Measures:
-    """Five words of 300 each, in twelve dimensions."""
+    """Five words of 300 each, in eight dimensions."""
     rng = np.random.default_rng(0)
-    words = rng.normal(size=(300, 12))
+    words = rng.normal(size=(300, 8))
     return Measures.from_point_clouds([words[rng.choice(300, 5, replace=False)] for _ in range(120)])
 
 

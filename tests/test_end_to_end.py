@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from halved import halved_digits
 
 from wembed import quickstart as module
-from wembed.readers import digits
 
 
 def test_quickstart_solves_trains_evaluates_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measures, labels = digits()
+    measures, labels = halved_digits()
     monkeypatch.setattr(module, "digits", lambda: (measures[:2_000], labels[:2_000]))
     result = module.quickstart(tmp_path, pairs=1_000)
     errors = result.report.errors

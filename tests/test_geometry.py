@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from halved import halved_digits
 
 import wembed
 from wembed import Embedder, Measure, MeasureError, Measures, NotFittedError, SettingError, TrainingSettings
 from wembed.geometry import Clusters, barycenter, class_means, geodesic_pca, interpolate, kmeans
-from wembed.readers import digits
 from wembed.transport.between import images_of, iterated, mixed, thinned, ways
 
 
@@ -106,7 +106,7 @@ def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
     fitted: Embedder, some_digits: Measures, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path)
-    measures, _ = digits()
+    measures, _ = halved_digits()
     some = measures[-40:]
     cost = []
     for mixtures in (0, 150):
@@ -117,7 +117,7 @@ def test_a_decoder_that_has_seen_what_lies_between_makes_better_barycenters(
 
 
 def test_couplings_make_a_learned_barycenter_better(decoding: Embedder) -> None:
-    measures, labels = digits()
+    measures, labels = halved_digits()
     sevens = measures[np.flatnonzero(np.asarray(labels) == 7)[:20]]
     cost = {}
     told: list[tuple[int, int]] = []
@@ -220,7 +220,7 @@ def test_every_verb_tells_of_what_it_cannot_take(decoding: Embedder, unseen: Mea
     with pytest.raises(NotFittedError):
         make(Embedder(), unseen[:3], method=method)
     small = Measures.from_images(np.random.default_rng(0).uniform(size=(3, 16, 16)))
-    with pytest.raises(MeasureError, match="images of 16 x 16 pixels, and the model was fitted on images of 28 x 28"):
+    with pytest.raises(MeasureError, match="images of 16 x 16 pixels, and the model was fitted on images of 14 x 14"):
         make(decoding, small, method=method)
 
 
@@ -328,7 +328,7 @@ def test_clusters_are_those_that_are_apart(decoding: Embedder, unseen: Measures,
         assert found.inertia == pytest.approx(np.square(own).mean())
         assert told[-1] == (20, 20)
     elif method == "polish":
-        assert found.inertia == pytest.approx(np.square(own).mean(), rel=0.2)
+        assert found.inertia == pytest.approx(np.square(own).mean(), rel=0.3)
         assert told[-1] == (12, 12)
         centres = np.stack([places[found.labels == one].mean(axis=0) for one in range(3)])
         np.testing.assert_allclose(found.measures.centroids(), centres + _mean_centroid(shapes, found), atol=2.0)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from halved import SIDE
 
 import wembed
 from wembed import Embedder, Measures
@@ -115,7 +116,7 @@ def test_doodles_and_noise_are_warned_of_and_digits_are_not(fitted: Embedder, so
     unseen = some_digits[fitted.split_.test]
     fitted.transform(unseen)  # a warning would be an error here
     rng = np.random.default_rng(0)
-    noise = Measures.from_images(rng.random((5, 28, 28)))
+    noise = Measures.from_images(rng.random((5, SIDE, SIDE)))
     with pytest.warns(wembed.UnusualWarning, match="5 of 5 measures are unlike those") as caught:
         fitted.transform(noise)
     assert caught[0].filename == __file__

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, browsing
+from halved import halved_digits
 from PIL import Image
 from serving import running
 
 import wembed
 from wembed import Embedder, Index, Measures
-from wembed.readers import digits
 from wembed.serve.keys import add_key, read_keys
 
 # WEMBED_SCREENSHOTS=docs/pictures makes the picture of the README anew.
@@ -27,7 +27,7 @@ NEAR = "[...document.querySelectorAll('#near li')]"
 
 @pytest.fixture(scope="module")
 def folder(fitted: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    measures, labels = digits()
+    measures, labels = halved_digits()
     place = tmp_path_factory.mktemp("page") / "index"
     Index(fitted, measures[:2_000], labels=[str(label) for label in labels[:2_000]]).save(place)
     return place
@@ -86,8 +86,8 @@ def test_a_digit_that_is_drawn_finds_its_like(page: Browser, digit: str, stroke:
     assert before[pad].max() == 0
     white = (after[pad].min(axis=2) > 200).mean()
     assert 0.03 < white < 0.4
-    shown = page.run("document.querySelector('#near canvas').getContext('2d').getImageData(0, 0, 28, 28).data.length")
-    assert shown == 28 * 28 * 4
+    shown = page.run("document.querySelector('#near canvas').getContext('2d').getImageData(0, 0, 14, 14).data.length")
+    assert shown == 14 * 14 * 4
 
 
 def test_the_map_shows_each_label_in_its_colour(page: Browser) -> None:
@@ -249,7 +249,7 @@ def test_a_service_with_keys_asks_for_one(folder: Path, tmp_path: Path) -> None:
 def test_a_slider_goes_from_one_to_the_other(fitted: Embedder, some_digits: Measures, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     decoding = wembed.load(tmp_path / "model").fit_decoder(some_digits[fitted.split_.train], steps=60, mixtures=0)
-    measures, labels = digits()
+    measures, labels = halved_digits()
     Index(decoding, measures[:200], labels=[str(label) for label in labels[:200]]).save(tmp_path / "index")
     with running(tmp_path / "index") as url, browsing(tmp_path / "profile") as browser:
         browser.open(url)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from halved import halved_digits
 
 from wembed import readers
 
@@ -33,7 +34,7 @@ def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     smaller = code.replace("20_000", "600").replace("queries=5", "queries=1").replace("9_000", "900")
-    measures, labels = readers.digits()
+    measures, labels = halved_digits()
     monkeypatch.setattr(readers, "digits", lambda: (measures[:1_000], labels[:1_000]))
     monkeypatch.chdir(tmp_path)
     exec(compile(smaller, "README.md", "exec"), {"__name__": "readme"})

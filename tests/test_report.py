@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from halved import halved_digits
 
 import wembed
 from wembed.figures import draw_learning, draw_map, plain_style, rendered
@@ -21,7 +22,6 @@ from wembed.learning.baselines import SlicedWasserstein
 from wembed.learning.curve import LearningCurve, Round
 from wembed.learning.evaluation import Intervals, Neighborhoods, Report
 from wembed.portraits import Portraits, draw_pairs, draw_ranking
-from wembed.readers import digits
 from wembed.report import write_report
 from wembed.sections import coverage, doubts, map_of_measures
 from wembed.unusual import UNUSUAL
@@ -108,7 +108,7 @@ def by_hand(report: Report, half_width: float = 0.1) -> Report:
 
 @pytest.fixture(scope="module")
 def unseen() -> wembed.Measures:
-    measures, _ = digits()
+    measures, _ = halved_digits()
     return measures[300:380]
 
 
@@ -286,7 +286,7 @@ def test_few_pairs_and_no_queries_are_reported_too(
 
 def test_a_large_report_stays_small(fitted: wembed.Embedder, report: Report, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    measures, labels = digits()
+    measures, labels = halved_digits()
     exact = rng.gamma(4, size=2_000)
     hoods = Neighborhoods(np.arange(20), rng.gamma(4, size=(20, 1_000)))
     large = replace(

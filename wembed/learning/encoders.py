@@ -212,10 +212,15 @@ def _axes_alike(vectors: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def _principal_axes(features: torch.Tensor, most: int) -> torch.Tensor:
-    """The orthonormal directions of most variance, largest first."""
+    """The orthonormal directions of most variance, largest first; of as good as none, any that complete them."""
     centred = features.double() - features.mean(dim=0).double()
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    principal = vectors.flip(1)[:, :most].T
+    count, numbers = centred.shape
+    if count < numbers:
+        right = torch.linalg.svd(centred, full_matrices=False).Vh.T
+        vectors = right if most <= count else torch.linalg.qr(right, mode="complete").Q
+    else:
+        vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+    principal = vectors[:, :most].T
     signs = torch.sign(principal.gather(1, principal.abs().argmax(dim=1, keepdim=True)))  # LAPACK leaves it open
     axes: torch.Tensor = (principal * signs).float()
     return axes
