@@ -10,6 +10,7 @@ import wembed
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning import sinkhorn
 from wembed.learning.encodings import suited
+from wembed.learning.geometric import TransportEncoding
 
 DIM = 6
 
@@ -101,6 +102,13 @@ def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encod
         report = wembed.evaluate(embedder, measures[embedder.split_.test], pairs=60, queries=0, n_jobs=1)
         errors[name] = report.errors["wembed"].relative_error
     assert errors[encoder] < 0.75 * errors["quantiles"]
+
+
+@pytest.mark.parametrize(("dim", "numbers"), [(2, 4 * 128 * 2 + 2), (3, 4 * 64 * 3 + 3)])
+def test_optimal_maps_are_finer_in_the_plane_and_learned_slowly_from_few_pairs(dim: int, numbers: int) -> None:
+    encoding = TransportEncoding.build(GroundCost(), clouds(0, atoms=30, dim=dim), None, 0)
+    assert encoding.dim == numbers
+    assert encoding.rate(2_000) < encoding.rate(8_000) < encoding.rate(16_000) == encoding.rate(10**6)
 
 
 def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(encoder: str) -> None:

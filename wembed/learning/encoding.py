@@ -28,7 +28,7 @@ class Encoding(ABC):
         loss: what the encoder is trained on.
         kind: its name in ENCODINGS and in a saved model.
         steps: of training at 16,000 pairs, unless the settings say otherwise; they grow with the square root.
-        learning_rate: unless the settings say otherwise.
+        learning_rate: at 16,000 pairs, unless the settings say otherwise.
         waits_from: measures that take a second or two to encode.
     """
 
@@ -85,6 +85,10 @@ class Encoding(ABC):
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save beside the encoder's weights."""
+
+    def rate(self, pairs: int) -> float:
+        """The learning rate that suits so many training pairs, where they are 16,000 or fewer."""
+        return self.learning_rate
 
     def start_from(self, examples: Examples) -> None:  # noqa: B027  some encoders start at random
         """Set the encoder's starting point from the training measures and pairs."""

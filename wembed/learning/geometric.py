@@ -26,6 +26,7 @@ _COPIES = 3  # of the features, for training
 _TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between directions
 _COPY_BYTES = 400_000_000
 _REFERENCE_ATOMS = 64
+_PLANAR_REFERENCE_ATOMS = 128
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
@@ -240,20 +241,23 @@ class TransportEncoding(_FeatureEncoding):
     learning_rate = 1e-3
     waits_from = 400
     features: LinearTransport
-    reference_atoms: ClassVar[int] = _REFERENCE_ATOMS
+    reference_atoms: ClassVar[int | None] = None
     references: ClassVar[int] = 4
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        features = LinearTransport.build(placed, cls.reference_atoms, seed, cls.references)
-        return cls(cost, features, centre, dim, places)
+        atoms = cls.reference_atoms or (_REFERENCE_ATOMS if placed.dim > 2 else _PLANAR_REFERENCE_ATOMS)
+        return cls(cost, LinearTransport.build(placed, atoms, seed, cls.references), centre, dim, places)
 
     @classmethod
     def restored(
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "TransportEncoding":
         return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
+
+    def rate(self, pairs: int) -> float:
+        return self.learning_rate * min(pairs / 16_000, 1.0)  # what it starts from is good: few pairs spoil it
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
