@@ -230,7 +230,8 @@ def main() -> None:
         found = sit(task, folder, 1 if chosen.smoke else 3, training, chosen.wormhole)
         found |= {"peak_megabytes": peak_megabytes(), "date": time.strftime("%Y-%m-%d"), "commit": commit()}
         results[name] = found
-        record("accuracy", __doc__ or "", results, smoke=chosen.smoke)
+        in_order = {one: results[one] for one in (*TASKS, *SMOKE) if one in results}
+        record("accuracy", __doc__ or "", in_order, smoke=chosen.smoke)
 
 
 def _folder(task: Task) -> str:
