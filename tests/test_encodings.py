@@ -108,7 +108,7 @@ def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encod
 def test_optimal_maps_are_finer_in_the_plane_and_learned_slowly_from_few_pairs(dim: int, numbers: int) -> None:
     encoding = TransportEncoding.build(GroundCost(), clouds(0, atoms=30, dim=dim), None, 0)
     assert encoding.dim == numbers
-    assert encoding.rate(2_000) < encoding.rate(8_000) < encoding.rate(16_000) == encoding.rate(10**6)
+    assert encoding.rate_for(2_000) < encoding.rate_for(8_000) < encoding.rate_for(16_000) == encoding.rate_for(10**6)
 
 
 def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(encoder: str) -> None:

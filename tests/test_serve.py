@@ -1008,7 +1008,7 @@ def test_what_it_makes_is_what_python_makes(making: TestClient, decoding: Path, 
     expected = Measures.from_flat(way.measures.points(), way.measures.weights, way.measures.sizes)
     pairs = [(i, i + 4) for i in range(4)]  # couplings of decoded atoms may differ where vectors do by their rounding
     off = wembed.exact_distances(Measures.concatenate([answered, expected]), pairs)
-    assert off.mean() < 0.05 * model.mean_distance_
+    assert (off.mean() if method == "polish" else off.max()) < 0.03 * model.mean_distance_
     table = pa.ipc.open_stream(making.post("/v1/interpolate", json=asked, headers={"accept": ARROW}).content).read_all()
     assert table.column_names == ["measure", "x1", "x2", "weight"]
     assert len(table) == way.measures.sizes.sum()

@@ -17,8 +17,8 @@ from wembed.trust import Asked, _ends, _worth_solving
 
 @pytest.fixture(scope="module")
 def calibrated(some_digits: Measures, digit_store: wembed.DistanceStore, quick: TrainingSettings) -> Embedder:
-    """A model like `fitted`, with eight references and intervals from digits it has not seen."""
-    embedder = Embedder(encoder="quantiles", training=quick, references=8).fit(some_digits, distances=digit_store)
+    """A model like `fitted`, with ten references and intervals from digits it has not seen."""
+    embedder = Embedder(encoder="quantiles", training=quick, references=10).fit(some_digits, distances=digit_store)
     return embedder.calibrate(halved_digits()[0][400:560], pairs=1_600)
 
 
@@ -130,7 +130,7 @@ def test_a_prediction_can_be_put_within_certified_bounds(
     truth = exact[np.arange(30), np.arange(30, 60)]
     assert (bounds.lower <= truth).all()
     assert (truth <= bounds.upper).all()
-    assert np.median(bounds.upper / truth) < 1.07  # the best of eight references
+    assert np.median(bounds.upper / truth) < 1.06  # the best of ten references
     assert np.median(bounds.lower / truth) > 0.8
 
 

@@ -736,7 +736,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         encoding.start_from(examples)
         count = len(solved.train_pairs)
         training = self.training or TrainingSettings(seed=self.random_state)
-        training = training.resolved(count, encoding.steps, encoding.rate(count))
+        training = training.resolved(count, encoding.steps, encoding.rate_for(count))
         if training.auxiliary:
             with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.random_state)

@@ -86,7 +86,7 @@ class Encoding(ABC):
     def arrays(self) -> dict[str, np.ndarray]:
         """What to save beside the encoder's weights."""
 
-    def rate(self, pairs: int) -> float:
+    def rate_for(self, pairs: int) -> float:
         """The learning rate that suits so many training pairs, where they are 16,000 or fewer."""
         return self.learning_rate
 

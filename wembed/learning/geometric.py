@@ -256,7 +256,7 @@ class TransportEncoding(_FeatureEncoding):
     ) -> "TransportEncoding":
         return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
 
-    def rate(self, pairs: int) -> float:
+    def rate_for(self, pairs: int) -> float:
         return self.learning_rate * min(pairs / 16_000, 1.0)  # what it starts from is good: few pairs spoil it
 
     def description(self) -> dict[str, Any]:
