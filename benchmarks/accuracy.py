@@ -30,7 +30,7 @@ from peers import (
 )
 from sklearn.datasets import load_digits
 
-from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed import DistanceStore, Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -50,7 +50,8 @@ class Task:
         cost: the ground cost.
         pairs: for training and validation.
         unseen: measures held out for the exam, all pairs of which are solved.
-        others: parts of it that are left out of training, each an exam of its own.
+        others: parts of it that are left out of training, each an exam of its own; how much harder that is, the exam of
+            one half tells, which is sat by a model that saw the other half as well.
         known: how many of the rest there are to learn from; None for all.
         lengths: of vectors that wembed is fitted with as well, each once.
     """
@@ -158,20 +159,34 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
             }
             marks.setdefault(name + where, []).append(exam.marks(predicted) | costs)
 
-    def fitted(seed: int, **settings: Any) -> tuple[Embedder, float]:
+    def fitted(
+        seed: int, measures: Measures = collection, distances: DistanceStore = store, **settings: Any
+    ) -> tuple[Embedder, float]:
         started = time.perf_counter()
         chosen = None if training is None else replace(training, seed=seed)
         settings = {"training": chosen, **settings}
         embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, verbose=True, **settings)
-        return embedder.fit(collection, distances=store), time.perf_counter() - started
+        return embedder.fit(measures, distances=distances), time.perf_counter() - started
 
+    models = []
     for seed in range(seeds):
         embedder, seconds = fitted(seed)
+        models.append(embedder)
         note("wembed", partial(between_vectors, embedder), seconds, len(store))
     for length in task.lengths:
         shorter, seconds = fitted(0, dim=length)
         note(f"wembed, {length:,} numbers", partial(between_vectors, shorter), seconds, len(store))
     a_pair = embedder.learning_curve_.seconds_a_pair
+    if others:
+        halves = {
+            name: Exam(other[::2], folder / f"{name.replace('/', '-')}-half", task.cost)
+            for name, other in others.items()
+        }
+        seeing = Measures.concatenate([collection, *(other[1::2] for other in others.values())])
+        familiar = fitted(0, seeing, stored(seeing, folder / f"train-{task.pairs}-seeing", task.pairs, task.cost))[0]
+        for label, model in (("wembed, left out", models[0]), ("wembed, seen", familiar)):
+            for name, exam in halves.items():
+                marks[f"{label}, on half of {name}"] = [exam.marks(between_vectors(model, exam.unseen))]
     if measures.grid and task.pairs <= 20_000:
         theirs, seconds = fitted(
             0, encoder="dwe", training=replace(training or TrainingSettings(), learning_rate=DWE_RATE)

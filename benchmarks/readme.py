@@ -74,6 +74,20 @@ def kinds() -> str:
     return "\n".join(rows)
 
 
+def left_out() -> str:
+    """Errors within classes that were left out of training, and of a model that saw the other half of each."""
+    found = recorded("accuracy")["results"]["doodles, W_2"]["methods"]
+    rows = ["| doodles of | left out | the other half of the class seen |", "|---|--:|--:|"]
+    for name, marks in found.items():
+        if name.startswith("wembed, left out, on half of "):
+            seen = found[name.replace("left out", "seen")]
+            cells = [
+                f"{one['relative_error']['median']:.2%}, {one['recall_at_10']['median']:.3f}" for one in (marks, seen)
+            ]
+            rows.append(f"| {name.rpartition('/')[2]} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def rounds() -> str:
     rows = [
         "| wish | seconds | pairs | relative error | recall@10 | validation error | pays from, measures |",

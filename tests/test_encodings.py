@@ -1,16 +1,19 @@
 """The encoders that an Embedder can have: which suits which measures, and what holds of each of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import wembed
+import wembed.embedder as embedder_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning import sinkhorn
 from wembed.learning.encodings import suited
-from wembed.learning.geometric import TransportEncoding
+from wembed.learning.geometric import LinearEncoding, TransportEncoding
 
 DIM = 6
 
@@ -104,11 +107,42 @@ def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encod
     assert errors[encoder] < 0.75 * errors["quantiles"]
 
 
-@pytest.mark.parametrize(("dim", "numbers"), [(2, 4 * 128 * 2 + 2), (3, 4 * 64 * 3 + 3)])
-def test_optimal_maps_are_finer_in_the_plane_and_learned_slowly_from_few_pairs(dim: int, numbers: int) -> None:
-    encoding = TransportEncoding.build(GroundCost(), clouds(0, atoms=30, dim=dim), None, 0)
-    assert encoding.dim == numbers
+@pytest.mark.parametrize(
+    ("dim", "count", "numbers"), [(2, 40, 4 * 128 * 2 + 2), (3, 40, 8 * 64 * 3 + 3), (3, 200, 4 * 64 * 3 + 3)]
+)
+def test_optimal_maps_are_finer_in_the_plane_and_more_beyond_where_measures_are_few(
+    dim: int, count: int, numbers: int
+) -> None:
+    assert TransportEncoding.build(GroundCost(), clouds(0, count, 30, dim), None, 0).dim == numbers
+
+
+def test_optimal_maps_are_learned_slowly_from_few_pairs() -> None:
+    encoding = TransportEncoding.build(GroundCost(), clouds(0), None, 0)
     assert encoding.rate_for(2_000) < encoding.rate_for(8_000) < encoding.rate_for(16_000) == encoding.rate_for(10**6)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_optimal_maps_are_learned_from_measures_that_are_turned_as_well(order: float) -> None:
+    cost, measures = GroundCost(order=order), clouds(0, 12, 30, 3)
+    encoding = TransportEncoding.build(cost, measures, None, 0)
+    done: list[tuple[int, int]] = []
+    copies = encoding.copies(measures, 0.5, 7, progress=lambda now, total: done.append((now, total)))
+    turns = cost.isometries(3, 3, np.random.default_rng([7, 3]))
+    assert len(copies) == 3
+    for copy, turn in zip(copies, turns, strict=True):
+        moved = replace(measures, support=(measures.support - encoding.centre) @ turn.T + encoding.centre)
+        np.testing.assert_allclose(copy, encoding.inputs(moved, 0.5), atol=1e-5)
+    assert done[-1][0] == done[-1][1]
+    assert sorted(done) == done
+
+
+def test_optimal_maps_are_found_once_where_measures_are_many_or_turns_make_others_of_them() -> None:
+    measures = clouds(0, 3, 2, 2)
+    many = measures[np.zeros(3_001, dtype=int)]
+    assert len(TransportEncoding.build(GroundCost(), measures, None, 0).copies(many, 1.0, 0)) == 1
+    for cost in (GroundCost("cityblock"), GroundCost("great-circle")):
+        assert len(TransportEncoding.build(cost, measures, None, 0).copies(measures, 1.0, 0)) == 1
+    assert len(LinearEncoding.build(GroundCost(), measures, None, 0).copies(measures, 1.0, 0)) == 1
 
 
 def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(encoder: str) -> None:
@@ -119,25 +153,57 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
     assert min(errors) <= errors[0]
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(learns: bool, tmp_path: Path) -> None:
-    planar = not learns  # where too little is learned, slices say less than optimal maps
-    measures = clouds(0, count=300, atoms=30, dim=2) if planar else bags()
-    suits = "quantiles" if planar else "sinkhorn"
+@pytest.mark.parametrize(
+    ("measures", "learns", "encoder"),
+    [
+        pytest.param(bags(), True, "sinkhorn", id="what suits"),
+        pytest.param(clouds(0, 300, 6, 2), False, "transport", id="else optimal maps to several references"),
+        pytest.param(clouds(0, 240, 200, 2), False, "linear", id="else to one of many atoms"),
+    ],
+)
+def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
+    measures: Measures, learns: bool, encoder: str, tmp_path: Path
+) -> None:
     settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
     found = {
-        encoder: Embedder(encoder=encoder, pairs=2_000, training=settings, n_jobs=1).fit(measures)
-        for encoder in ("auto", "linear", suits)
+        name: Embedder(encoder=name, pairs=1_000, training=settings, n_jobs=1).fit(measures)
+        for name in dict.fromkeys(["auto", "linear", suited(GroundCost(), measures), encoder])
     }
-    errors = {encoder: embedder.learning_curve_.rounds[-1].error for encoder, embedder in found.items()}
-    assert errors["auto"] == pytest.approx(min(errors["linear"], errors[suits]))
-    chosen = found["auto"]
-    assert chosen.encoder_ == (suits if learns else "linear")
-    np.testing.assert_allclose(chosen.transform(measures), found[chosen.encoder_].transform(measures), rtol=1e-5)
+    chosen, errors = found["auto"], {name: one.learning_curve_.rounds[-1].error for name, one in found.items()}
+    assert chosen.encoder_ == encoder
+    assert errors["auto"] == pytest.approx(min(errors.values()))
+    np.testing.assert_allclose(chosen.encode(measures), found[encoder].encode(measures), rtol=1e-5)
     chosen.save(tmp_path)
     loaded = wembed.load(tmp_path)
     assert (loaded.encoder_, loaded.dim_, loaded.history_) == (chosen.encoder_, chosen.dim_, chosen.history_)
-    np.testing.assert_array_equal(loaded.transform(measures[:9]), chosen.transform(measures[:9]))
+    np.testing.assert_array_equal(loaded.encode(measures[:9]), chosen.encode(measures[:9]))
+
+
+def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measures, file = clouds(0, 300, 6, 2), tmp_path / "training.safetensors"
+    training = TrainingSettings(auxiliary=0, steps=20, checks=2, patience=1.0, learning_rate=1e-9)
+    settings: dict[str, Any] = {"pairs": 1_000, "training": training, "n_jobs": 1}
+    whole = Embedder(**settings).fit(measures)
+    train, steps, most = embedder_module.train, [], 35  # 15 of them in the second training
+
+    def interrupted(*arguments: Any) -> Any:
+        def stop(step: int, total: int, error: float) -> None:
+            steps.append(step)
+            if len(steps) == most:
+                raise KeyboardInterrupt
+
+        return train(*arguments[:-1], stop)
+
+    monkeypatch.setattr(embedder_module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Embedder(**settings).fit(measures, checkpoint=file)
+    assert [one.name for one in tmp_path.iterdir()] == ["training-transport.safetensors"]
+    steps, most = [], 1_000
+    again = Embedder(**settings).fit(measures, checkpoint=file)
+    assert steps == [*range(1, 21), 20, *range(11, 21), 20]
+    assert again.encoder_ == "transport"
+    np.testing.assert_array_equal(again.transform(measures), whole.transform(measures))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dim", [2, 5])

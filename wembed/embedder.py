@@ -30,7 +30,7 @@ from wembed.learning.decoding import (
 )
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
-from wembed.learning.geometric import LinearEncoding
+from wembed.learning.geometric import LinearEncoding, TransportEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
@@ -82,7 +82,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             roots of the covariance; "dwe", the network of the method's paper, for images; "linear", linear optimal
             transport to one reference, with nothing learned; or "auto": quantiles on a line and in the plane; transport
             where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where measures
-            have few atoms; and without a `dim`, linear where that is closer to validation pairs, by more than chance.
+            have few atoms; and without a `dim`, where linear is closer to validation pairs by more than chance,
+            transport too, or linear if it still is.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -191,11 +192,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
-            self._learn(measures, solved, own)
-            predicted, per_measure = self._calibrate(measures, solved)
-            free = self.encoder == "auto" and self.dim is None and self._decoding is None
-            if free and self._prefer_linear(measures, solved, predicted):
-                predicted, per_measure = self._calibrate(measures, solved)
+            predicted, per_measure = self._learn_suited(measures, solved, own)
             error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
@@ -710,13 +707,39 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         store = distances if isinstance(distances, DistanceStore) else DistanceStore(path)
         return Given(store, measures, cost, draw)
 
-    def _learn(self, measures: Measures, solved: Solved, checkpoint: Path | None) -> None:
+    def _learn_suited(
+        self, measures: Measures, solved: Solved, checkpoint: Path | None
+    ) -> tuple[Float64[np.ndarray, " v"], float]:
+        """Learn the encoder that was asked for, or else the first of those that may suit that is not found wanting.
+
+        Left to choose, it is linear optimal transport if that is closer to some validation pairs than each of them.
+
+        Returns:
+            The predicted distances of validation pairs, and the seconds to encode a measure.
+        """
+        names = [self.encoder]
+        if self.encoder == "auto":
+            names = [suited(GroundCost(self.metric, self.order), self._members(measures, solved.split))]
+        free = self.encoder == "auto" and self.dim is None
+        if free and names != [TransportEncoding.kind]:
+            names.append(TransportEncoding.kind)
+        for name in names:
+            second = checkpoint is not None and name != names[0]
+            file = checkpoint.with_stem(f"{checkpoint.stem}-{name}") if checkpoint and second else checkpoint
+            self._learn(measures, solved, name, file)
+            calibrated = self._calibrate(measures, solved)
+            linear = self._closer_linear(measures, solved, calibrated[0]) if free and not self._decoding else None
+            if linear is None:
+                return calibrated
+        self.__dict__.update(vars(linear))
+        return self._calibrate(measures, solved)
+
+    def _learn(self, measures: Measures, solved: Solved, name: str, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
         cost = GroundCost(self.metric, self.order)
         members = self._members(measures, solved.split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            name = suited(cost, members) if self.encoder == "auto" else self.encoder
             encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
         used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
         unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
@@ -781,8 +804,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         some = np.random.default_rng([self.random_state, 6]).permutation(len(split.train))[:_KNOWN]
         return measures[split.train[np.sort(some)]]
 
-    def _prefer_linear(self, measures: Measures, solved: Solved, learned: np.ndarray) -> bool:
-        """Take linear optimal transport in place of what was learned if it is closer to some validation pairs.
+    def _closer_linear(self, measures: Measures, solved: Solved, learned: np.ndarray) -> "Embedder | None":
+        """The same with linear optimal transport in place of what was learned, if closer to some validation pairs.
 
         By more than chance, that is: the mean of the differences of their errors has to be twice its standard error, as
         if each measure gave one difference, for pairs that share a measure are not independent.
@@ -791,7 +814,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         exact = few.validation_distances
         apart = exact > 0
         if not apart.any():
-            return False
+            return None
         plain = copy(self)
         plain._encoding = LinearEncoding.build(
             self.cost, self._members(measures, solved.split), None, self.random_state
@@ -799,10 +822,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
         predicted, _ = plain._calibrate(measures, few)
         gains = (np.abs(learned[: len(exact)] - exact) - np.abs(predicted - exact))[apart] / exact[apart]
-        if gains.sum() <= 2 * gains.std() * len(gains) / len(np.unique(few.validation_pairs)) ** 0.5:
-            return False
-        self.__dict__.update(vars(plain))
-        return True
+        chance = 2 * gains.std() * len(gains) / len(np.unique(few.validation_pairs)) ** 0.5
+        return plain if gains.sum() > chance else None
 
     def _trusted(self, measures: Measures, solved: Solved) -> Trust:
         """What is known of errors, from validation and calibration pairs."""

@@ -10,7 +10,7 @@ from wembed.errors import SettingError
 from wembed.learning.encoders import DWEEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import Pixels
-from wembed.learning.geometric import LinearEncoding, QuantileEncoding, TransportEncoding
+from wembed.learning.geometric import FEW_MEASURES, LinearEncoding, QuantileEncoding, TransportEncoding
 from wembed.learning.losses import squared_distance_error
 from wembed.learning.sinkhorn import SinkhornEncoding
 from wembed.measures import Measures
@@ -21,7 +21,6 @@ __all__ = ["ENCODINGS", "PixelEncoding", "suited"]
 
 _PAPER_DIM = 50  # of DWE
 _FEW_ATOMS = 64  # in the largest measure
-_FEW_MEASURES = 200  # to learn from: too few to learn what slices in the plane don't tell
 
 
 class PixelEncoding(Encoding):
@@ -79,6 +78,6 @@ def suited(cost: GroundCost, measures: Measures) -> str:
     optimal maps do: to fixed references, found exactly; or, where atoms are few beyond the plane, to a learned one.
     """
     dim = cost.coordinates(measures[:1]).dim
-    if dim == 1 or (dim == 2 and len(measures) >= _FEW_MEASURES):
+    if dim == 1 or (dim == 2 and len(measures) >= FEW_MEASURES):
         return QuantileEncoding.kind
     return TransportEncoding.kind if dim == 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind

@@ -25,8 +25,11 @@ _DIM = 128
 _COPIES = 3  # of the features, for training
 _TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between directions
 _COPY_BYTES = 400_000_000
+_MAPPED_COPIES = 6_000  # of measures, in all copies together, where each takes exact solves
+FEW_MEASURES = 200  # to learn from: of fewer, what the features tell by themselves counts most
 _REFERENCE_ATOMS = 64
-_PLANAR_REFERENCE_ATOMS = 128
+_PLANAR_REFERENCE_ATOMS, _LINEAR_REFERENCE_ATOMS = 128, 256
+_REFERENCES = 4
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
@@ -108,6 +111,10 @@ class _FeatureEncoding(GeometricEncoding):
         self.dim = self.shown + self.exact_dim if dim is None else dim
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
+    @property
+    def _euclidean(self) -> bool:
+        return isinstance(self.cost.metric, str) and self.cost.metric == "euclidean"
+
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
     ) -> Float32[np.ndarray, "n features"]:
@@ -117,6 +124,25 @@ class _FeatureEncoding(GeometricEncoding):
         super().start_from(examples)
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
+
+    def copies(
+        self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "copies n features"]:
+        placed, count = self.placed(measures), self._affordable_copies(len(measures))
+        maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
+        copies = np.empty((len(maps), len(measures), self.shown), dtype=np.float32)
+        for number, turn in enumerate(maps):
+
+            def show(done: int, total: int, before: int = number) -> None:
+                if progress:
+                    progress(before * total + done, len(maps) * total)
+
+            moved = placed.support if number == 0 else (placed.support - self.centre) @ turn.T + self.centre
+            copies[number] = self._seen(replace(placed, support=moved), unit, n_jobs, show)
+        return copies
+
+    def _affordable_copies(self, measures: int) -> int:
+        return int(max(1, min(_COPIES, _COPY_BYTES // (measures * self.shown * 4))))
 
     @abstractmethod
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
@@ -138,8 +164,7 @@ class QuantileEncoding(_FeatureEncoding):
     @property
     def turns(self) -> Float64[np.ndarray, "turns shown shown"] | None:
         """Maps of what the encoder sees of a measure to what it sees of it turned, the identity first."""
-        named = isinstance(self.cost.metric, str) and self.cost.metric == "euclidean"
-        if not named or self.features.directions.shape[1] != 2:
+        if not self._euclidean or self.features.directions.shape[1] != 2:
             return None
         slices = self.features.size
         maps = np.zeros((len(_TURNS), self.shown, self.shown))
@@ -176,21 +201,13 @@ class QuantileEncoding(_FeatureEncoding):
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
     ) -> Float32[np.ndarray, "copies n features"]:
-        placed = self.placed(measures)
-        size = len(measures) * (self.features.size + len(self.centre)) * 4
-        count = int(max(1, min(_COPIES, _COPY_BYTES // size)))
         turns = self.turns
-        if turns is not None:
-            copies = np.empty((count, len(measures), self.shown), dtype=np.float32)
-            copies[0] = self._seen(placed, unit)
-            for copy, turn in zip(copies[1:], turns[1:], strict=False):
-                np.matmul(copies[0], turn.T.astype(np.float32), out=copy)
-            return copies
-        maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
-        copies = np.empty((len(maps), len(measures), self.shown), dtype=np.float32)
-        for copy, turn in zip(copies, maps, strict=True):
-            moved = (placed.support - self.centre) @ turn.T + self.centre
-            copy[...] = self._seen(replace(placed, support=moved), unit)
+        if turns is None:
+            return super().copies(measures, unit, seed, n_jobs, progress)
+        copies = np.empty((self._affordable_copies(len(measures)), len(measures), self.shown), dtype=np.float32)
+        copies[0] = self._seen(self.placed(measures), unit)
+        for copy, turn in zip(copies[1:], turns[1:], strict=False):
+            np.matmul(copies[0], turn.T.astype(np.float32), out=copy)
         return copies
 
     def auxiliary(
@@ -241,20 +258,30 @@ class TransportEncoding(_FeatureEncoding):
     learning_rate = 1e-3
     waits_from = 400
     features: LinearTransport
-    reference_atoms: ClassVar[int | None] = None
-    references: ClassVar[int] = 4
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        atoms = cls.reference_atoms or (_REFERENCE_ATOMS if placed.dim > 2 else _PLANAR_REFERENCE_ATOMS)
-        return cls(cost, LinearTransport.build(placed, atoms, seed, cls.references), centre, dim, places)
+        references, atoms = cls._references_for(placed)
+        return cls(cost, LinearTransport.build(placed, atoms, seed, references), centre, dim, places)
+
+    @staticmethod
+    def _references_for(placed: Measures) -> tuple[int, int]:
+        """How many, and of how many atoms."""
+        if placed.dim <= 2:
+            return _REFERENCES, _PLANAR_REFERENCE_ATOMS
+        return (_REFERENCES if len(placed) >= FEW_MEASURES else 2 * _REFERENCES), _REFERENCE_ATOMS
 
     @classmethod
     def restored(
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "TransportEncoding":
         return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
+
+    def _affordable_copies(self, measures: int) -> int:
+        if not self._euclidean:  # any turn of the globe, say, makes measures of another kind
+            return 1
+        return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // measures))
 
     def rate_for(self, pairs: int) -> float:
         return self.learning_rate * min(pairs / 16_000, 1.0)  # what it starts from is good: few pairs spoil it
@@ -275,8 +302,13 @@ class LinearEncoding(TransportEncoding):
     kind = "linear"
     waits_from = 200
     network = ProjectionEncoder
-    reference_atoms = 256
-    references = 1
+
+    @staticmethod
+    def _references_for(placed: Measures) -> tuple[int, int]:
+        return 1, _LINEAR_REFERENCE_ATOMS
+
+    def _affordable_copies(self, measures: int) -> int:
+        return 1
 
 
 def _principal(rows: Float32[np.ndarray, "n t"], most: int) -> Float32[np.ndarray, "n k"]:
