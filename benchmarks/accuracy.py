@@ -183,10 +183,12 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
             for name, other in others.items()
         }
         seeing = Measures.concatenate([collection, *(other[1::2] for other in others.values())])
-        familiar = fitted(0, seeing, stored(seeing, folder / f"train-{task.pairs}-seeing", task.pairs, task.cost))[0]
-        for label, model in (("wembed, left out", models[0]), ("wembed, seen", familiar)):
-            for name, exam in halves.items():
-                marks[f"{label}, on half of {name}"] = [exam.marks(between_vectors(model, exam.unseen))]
+        solved_too = stored(seeing, folder / f"train-{task.pairs}-seeing", task.pairs, task.cost)
+        for seed, model in enumerate(models):
+            for label, one in (("left out", model), ("seen", fitted(seed, seeing, solved_too)[0])):
+                for name, exam in halves.items():
+                    found = exam.marks(between_vectors(one, exam.unseen))
+                    marks.setdefault(f"wembed, {label}, on half of {name}", []).append(found)
     if measures.grid and task.pairs <= 20_000:
         theirs, seconds = fitted(
             0, encoder="dwe", training=replace(training or TrainingSettings(), learning_rate=DWE_RATE)

@@ -321,7 +321,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "speed": speed,
         "scale": scale,
     },
-    "docs/choosing.md": {"index": index},
+    "docs/choosing.md": {"left-out": left_out, "index": index},
     "docs/geometry.md": {"geometry": geometry, "together": together},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {

@@ -58,6 +58,8 @@ def fitted_run(folder: Path) -> Path:
         "800",
         "--steps",
         "30",
+        "--encoder",
+        "linear",
     ]
     try:
         with pytest.raises(SystemExit) as stopped:
@@ -78,7 +80,8 @@ def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
 
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
-    code, _, _ = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, "--pairs", 800, "--steps", 30)
+    same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
+    code, _, _ = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, *same)
     assert code == 0
     assert {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")} == before
 
@@ -88,7 +91,8 @@ def test_fit_in_rounds_tells_what_they_brought(
 ) -> None:
     monkeypatch.setattr(curve, "_FIRST", 200)
     monkeypatch.setattr(curve, "_PAYS", -1.0)
-    rounds = ("--out", folder / "rounds", "--steps", 30, "--target-error", 1e-6, "--pairs", 800)
+    few = ("--steps", 30, "--encoder", "quantiles")
+    rounds = ("--out", folder / "rounds", *few, "--target-error", 1e-6, "--pairs", 800)
     code, _, err = run(capsys, "fit", folder / "digits.npy", *rounds)
     assert code == 0, err
     assert "validation error" in err
@@ -102,21 +106,21 @@ def test_fit_in_rounds_tells_what_they_brought(
 
 
 def test_fit_takes_the_pairs_that_are_there_and_adds_to_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, out = folder / "digits.npy", folder / "taken"
+    data, out, few = folder / "digits.npy", folder / "taken", ("--steps", 2, "--encoder", "quantiles")
     command = ("precompute", data, "--out", out / "distances", "--pairs", 300, "--draw", "random", "--seed", 3)
     assert run(capsys, *command)[0] == 0
     before = wembed.DistanceStore(out / "distances")
-    code, _, err = run(capsys, "fit", data, "--out", out, "--steps", 2)
+    code, _, err = run(capsys, "fit", data, "--out", out, *few)
     assert code == 0
     assert "was drawn with --seed 3; --seed 0 sets the training alone" in err.replace("\n", " ")
     assert wembed.DistanceStore(out / "distances").manifest == before.manifest
-    assert run(capsys, "fit", data, "--out", out, "--steps", 2, "--pairs", 500)[0] == 0
+    assert run(capsys, "fit", data, "--out", out, *few, "--pairs", 500)[0] == 0
     after = wembed.DistanceStore(out / "distances")
     assert (len(before), len(after)) == (300, 500)
     np.testing.assert_array_equal(after.distances[:300], before.distances)
     listed = np.stack([np.arange(299, 0, -1), np.arange(298, -1, -1)], axis=1)
     wembed.precompute(wembed.read(data), folder / "listed" / "distances", listed, n_jobs=1)
-    assert run(capsys, "fit", data, "--out", folder / "listed", "--steps", 2)[0] == 0
+    assert run(capsys, "fit", data, "--out", folder / "listed", *few)[0] == 0
 
 
 def test_precompute_keeps_what_exact_distances_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,8 @@ def test_the_barycenter_on_a_line_has_the_mean_of_the_quantile_functions() -> No
     rng = np.random.default_rng(0)
     points = [np.sort(rng.normal(k, 1 + k, 20)) for k in range(60)]
     measures = Measures.from_point_clouds(points)
-    embedder = Embedder(pairs=200, n_jobs=1, training=TrainingSettings(steps=2), calibration=0).fit(measures)
+    settings = TrainingSettings(steps=2)
+    embedder = Embedder(encoder="quantiles", pairs=200, n_jobs=1, training=settings, calibration=0).fit(measures)
     shares = rng.dirichlet(np.ones(60))
     found = barycenter(embedder, measures, shares, method="exact").measures
     np.testing.assert_allclose(np.sort(found.support[:, 0]), shares @ np.stack(points), atol=1e-6)

@@ -114,7 +114,7 @@ def test_an_index_with_another_model_is_refused(
     index: wembed.Index, some_digits: wembed.Measures, digit_store: wembed.DistanceStore, tmp_path: Path
 ) -> None:
     index.save(tmp_path / "index")
-    other = wembed.Embedder(random_state=1, training=wembed.TrainingSettings(steps=2))
+    other = wembed.Embedder(random_state=1, encoder="quantiles", training=wembed.TrainingSettings(steps=2))
     other.fit(some_digits, distances=digit_store).save(part(tmp_path / "index", "model"))
     with pytest.raises(wembed.ArtifactError, match="not the model this index was made with"):
         wembed.Index.load(tmp_path / "index")

@@ -723,13 +723,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         free = self.encoder == "auto" and self.dim is None
         if free and names != [TransportEncoding.kind]:
             names.append(TransportEncoding.kind)
+        few = solved.checked_by(_COMPARED)
+        linear: Embedder | None = None
         for name in names:
-            second = checkpoint is not None and name != names[0]
-            file = checkpoint.with_stem(f"{checkpoint.stem}-{name}") if checkpoint and second else checkpoint
-            self._learn(measures, solved, name, file)
+            own = checkpoint and (checkpoint if name == names[0] else checkpoint.with_stem(f"{checkpoint.stem}-{name}"))
+            self._learn(measures, solved, name, own)
             calibrated = self._calibrate(measures, solved)
-            linear = self._closer_linear(measures, solved, calibrated[0]) if free and not self._decoding else None
+            if not free or self._decoding is not None:
+                return calibrated
             if linear is None:
+                linear = self._linear(self._members(measures, solved.split))
+                known = linear._calibrate(measures, few)[0]
+            if not _closer(known, calibrated[0], few):
                 return calibrated
         self.__dict__.update(vars(linear))
         return self._calibrate(measures, solved)
@@ -804,26 +809,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         some = np.random.default_rng([self.random_state, 6]).permutation(len(split.train))[:_KNOWN]
         return measures[split.train[np.sort(some)]]
 
-    def _closer_linear(self, measures: Measures, solved: Solved, learned: np.ndarray) -> "Embedder | None":
-        """The same with linear optimal transport in place of what was learned, if closer to some validation pairs.
-
-        By more than chance, that is: the mean of the differences of their errors has to be twice its standard error, as
-        if each measure gave one difference, for pairs that share a measure are not independent.
-        """
-        few = solved.checked_by(_COMPARED)
-        exact = few.validation_distances
-        apart = exact > 0
-        if not apart.any():
-            return None
+    def _linear(self, members: Measures) -> "Embedder":
+        """The same with linear optimal transport in place of what was learned."""
         plain = copy(self)
-        plain._encoding = LinearEncoding.build(
-            self.cost, self._members(measures, solved.split), None, self.random_state
-        )
+        plain._encoding = LinearEncoding.build(self.cost, members, None, self.random_state)
         plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
-        predicted, _ = plain._calibrate(measures, few)
-        gains = (np.abs(learned[: len(exact)] - exact) - np.abs(predicted - exact))[apart] / exact[apart]
-        chance = 2 * gains.std() * len(gains) / len(np.unique(few.validation_pairs)) ** 0.5
-        return plain if gains.sum() > chance else None
+        return plain
 
     def _trusted(self, measures: Measures, solved: Solved) -> Trust:
         """What is known of errors, from validation and calibration pairs."""
@@ -897,6 +888,21 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             solve_pairs(measures, solved.train_pairs[[done % len(solved.train_pairs)]], cost)
             done += 1
         return spent / done / int(effective_n_jobs(self.n_jobs))
+
+
+def _closer(one: np.ndarray, other: np.ndarray, solved: Solved) -> bool:
+    """Whether the first predictions are closer to the first validation distances than the second, by more than chance.
+
+    By that is meant that the mean of the differences of their errors is more than twice its standard error, as if each
+    measure gave one difference, for pairs that share a measure are not independent.
+    """
+    exact = solved.validation_distances
+    apart = exact > 0
+    if not apart.any():
+        return False
+    one, other = (np.abs(predicted[: len(exact)] - exact)[apart] / exact[apart] for predicted in (one, other))
+    gains = other - one
+    return bool(gains.sum() > 2 * gains.std() * len(gains) / len(np.unique(solved.validation_pairs)) ** 0.5)
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:
