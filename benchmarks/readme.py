@@ -46,6 +46,12 @@ def accuracy() -> str:
     return "\n".join(rows)
 
 
+def error_and_recall(marks: dict[str, Any] | None) -> str:
+    if marks is None:
+        return "-"
+    return f"{marks['relative_error']['median']:.2%}, {marks['recall_at_10']['median']:.3f}"
+
+
 def kinds() -> str:
     """Relative error and recall of each method, a row for each kind of measures."""
     results = recorded("accuracy")["results"]
@@ -64,11 +70,7 @@ def kinds() -> str:
     for task, found in results.items():
         everywhere = found["methods"]
         for where in sorted({name.removeprefix("wembed") for name in everywhere if re.match(r"wembed( on |$)", name)}):
-            cells = []
-            for name in names:
-                marks = everywhere.get(name + where)
-                recall = "" if marks is None else f", {marks['recall_at_10']['median']:.3f}"
-                cells.append("-" if marks is None else f"{marks['relative_error']['median']:.2%}{recall}")
+            cells = [error_and_recall(everywhere.get(name + where)) for name in names]
             head = f"| {task}{where} | {found['encoder']}, {found['numbers_a_vector']:,} |"
             rows.append(f"{head} {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -81,10 +83,7 @@ def left_out() -> str:
     for name, marks in found.items():
         if name.startswith("wembed, left out, on half of "):
             seen = found[name.replace("left out", "seen")]
-            cells = [
-                f"{one['relative_error']['median']:.2%}, {one['recall_at_10']['median']:.3f}" for one in (marks, seen)
-            ]
-            rows.append(f"| {name.rpartition('/')[2]} | {' | '.join(cells)} |")
+            rows.append(f"| {name.rpartition('/')[2]} | {error_and_recall(marks)} | {error_and_recall(seen)} |")
     return "\n".join(rows)
 
 

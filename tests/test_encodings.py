@@ -167,7 +167,7 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
     settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
     found = {
         name: Embedder(encoder=name, pairs=1_000, training=settings, references=0, n_jobs=1).fit(measures)
-        for name in dict.fromkeys(["auto", "linear", encoder])
+        for name in dict.fromkeys(["auto", "linear", suited(GroundCost(), measures), encoder])
     }
     chosen, errors = found["auto"], {name: one.learning_curve_.rounds[-1].error for name, one in found.items()}
     assert chosen.encoder_ == encoder

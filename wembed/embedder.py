@@ -710,39 +710,34 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def _learn_suited(
         self, measures: Measures, solved: Solved, checkpoint: Path | None
     ) -> tuple[Float64[np.ndarray, " v"], float]:
-        """Learn the encoder that was asked for, or else the first of those that may suit that is not found wanting.
+        """Learn the encoder that was asked for, or else the one that suits.
 
-        Left to choose, it is linear optimal transport if that is closer to some validation pairs than each of them.
+        Left to choose, it learns from optimal maps as well where linear optimal transport is closer to some validation
+        pairs, and takes that where it is closer still.
 
         Returns:
             The predicted distances of validation pairs, and the seconds to encode a measure.
         """
-        names = [self.encoder]
-        if self.encoder == "auto":
-            names = [suited(GroundCost(self.metric, self.order), self._members(measures, solved.split))]
-        free = self.encoder == "auto" and self.dim is None
-        if free and names != [TransportEncoding.kind]:
-            names.append(TransportEncoding.kind)
-        few = solved.checked_by(_COMPARED)
-        linear: Embedder | None = None
-        for name in names:
-            own = checkpoint and (checkpoint if name == names[0] else checkpoint.with_stem(f"{checkpoint.stem}-{name}"))
-            self._learn(measures, solved, name, own)
+        members = self._members(measures, solved.split)
+        first = suited(GroundCost(self.metric, self.order), members) if self.encoder == "auto" else self.encoder
+        self._learn(measures, solved, members, first, checkpoint)
+        calibrated = self._calibrate(measures, solved)
+        if self.encoder != "auto" or self.dim is not None or self._decoding is not None:
+            return calibrated
+        few, linear, second = solved.checked_by(_COMPARED), self._linear(members), TransportEncoding.kind
+        known, _ = linear._calibrate(measures, few)
+        if first != second and _closer(known, calibrated[0], few):
+            own = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}")
+            self._learn(measures, solved, members, second, own)
             calibrated = self._calibrate(measures, solved)
-            if not free or self._decoding is not None:
-                return calibrated
-            if linear is None:
-                linear = self._linear(self._members(measures, solved.split))
-                known = linear._calibrate(measures, few)[0]
-            if not _closer(known, calibrated[0], few):
-                return calibrated
+        if not _closer(known, calibrated[0], few):
+            return calibrated
         self.__dict__.update(vars(linear))
         return self._calibrate(measures, solved)
 
-    def _learn(self, measures: Measures, solved: Solved, name: str, checkpoint: Path | None) -> None:
+    def _learn(self, measures: Measures, solved: Solved, members: Measures, name: str, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
         cost = GroundCost(self.metric, self.order)
-        members = self._members(measures, solved.split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)

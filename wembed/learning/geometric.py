@@ -111,10 +111,6 @@ class _FeatureEncoding(GeometricEncoding):
         self.dim = self.shown + self.exact_dim if dim is None else dim
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
-    @property
-    def _euclidean(self) -> bool:
-        return isinstance(self.cost.metric, str) and self.cost.metric == "euclidean"
-
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
     ) -> Float32[np.ndarray, "n features"]:
@@ -164,7 +160,7 @@ class QuantileEncoding(_FeatureEncoding):
     @property
     def turns(self) -> Float64[np.ndarray, "turns shown shown"] | None:
         """Maps of what the encoder sees of a measure to what it sees of it turned, the identity first."""
-        if not self._euclidean or self.features.directions.shape[1] != 2:
+        if not self.cost.is_euclidean or self.features.directions.shape[1] != 2:
             return None
         slices = self.features.size
         maps = np.zeros((len(_TURNS), self.shown, self.shown))
@@ -279,7 +275,7 @@ class TransportEncoding(_FeatureEncoding):
         return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
 
     def _affordable_copies(self, measures: int) -> int:
-        if not self._euclidean:  # any turn of the globe, say, makes measures of another kind
+        if not self.cost.is_euclidean:  # any turn of the globe, say, makes measures of another kind
             return 1
         return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // measures))
 

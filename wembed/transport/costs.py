@@ -109,9 +109,14 @@ class GroundCost:
         return cost
 
     @property
+    def is_euclidean(self) -> bool:
+        """Whether the metric is the Euclidean one, by name."""
+        return isinstance(self.metric, str) and self.metric == "euclidean"
+
+    @property
     def splits_translation(self) -> bool:
         """Whether W(mu, nu)^2 = |mean mu - mean nu|^2 + W(centred mu, centred nu)^2, as for euclidean W_2."""
-        return isinstance(self.metric, str) and self.metric == "euclidean" and self.order == 2
+        return self.is_euclidean and self.order == 2
 
     def check(self, measures: Measures) -> None:
         """Refuse measures on which this cost is not defined.

@@ -103,7 +103,7 @@ class References:
 
     @property
     def _squared(self) -> bool:
-        return isinstance(self.cost.metric, str) and self.cost.metric == "euclidean" and self.cost.order <= 2
+        return self.cost.is_euclidean and self.cost.order <= 2
 
     @property
     def _by_atom(self) -> bool:

@@ -80,7 +80,7 @@ class Slices:
         matrix = not isinstance(self.cost.metric, str)
         placed = measures if matrix else self.cost.coordinates(measures)
         quantiles = np.empty((len(placed), len(self.lines), self.levels))
-        gelbrich = self.cost.metric == "euclidean" if isinstance(self.cost.metric, str) else False
+        gelbrich = self.cost.is_euclidean
         gelbrich = gelbrich and self.cost.order >= 2 and min(placed.dim, int(placed.sizes.max(initial=1))) <= _MOST_AXES
         rank = min(placed.dim, int(placed.sizes.max(initial=1)))
         means = np.zeros((len(placed), placed.dim)) if gelbrich else None
