@@ -24,12 +24,12 @@ def apart(a: Measures, b: Measures, cost: wembed.GroundCost | None = None) -> np
 def decoding(fitted: Embedder, some_digits: Measures, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     folder = tmp_path_factory.mktemp("decoding")
     fitted.save(folder)
-    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=200, mixtures=150)
+    return wembed.load(folder).fit_decoder(some_digits[fitted.split_.train], steps=40, mixtures=40)
 
 
 def test_digits_come_back(quick: TrainingSettings) -> None:
     whole = digits()[0][:300]
-    decoding = Embedder(encoder="quantiles", pairs=1_600, training=quick).fit(whole)
+    decoding = Embedder(encoder="quantiles", pairs=600, training=quick, n_jobs=1).fit(whole)
     decoding.fit_decoder(whole[decoding.split_.train], steps=200, mixtures=150)
     unseen = whole[decoding.split_.test]
     vectors = decoding.transform(unseen)
@@ -78,7 +78,7 @@ def clouds(count: int, seed: int = 0) -> Measures:
 
 def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
     measures = clouds(140)
-    embedder = Embedder(encoder="transport", pairs=800, n_jobs=1, training=TrainingSettings(steps=30), calibration=0)
+    embedder = Embedder(encoder="quantiles", pairs=800, n_jobs=1, training=TrainingSettings(steps=30), calibration=0)
     embedder.fit(measures[:120])
     embedder.fit_decoder(measures[:120], atoms=48, steps=150)
     unseen = measures[120:]
@@ -99,7 +99,7 @@ def test_clouds_come_back_with_as_many_atoms_as_were_asked_for() -> None:
 def test_a_cloud_is_decoded_to_its_place_where_vectors_do_not_hold_it() -> None:
     measures = clouds(140)
     settings = TrainingSettings(steps=30)
-    embedder = Embedder(order=1, encoder="transport", pairs=800, n_jobs=1, training=settings, calibration=0)
+    embedder = Embedder(order=1, encoder="quantiles", pairs=800, n_jobs=1, training=settings, calibration=0)
     embedder.fit(measures[:120]).fit_decoder(measures[:120], atoms=48, steps=150)
     made = embedder.decode(embedder.transform(measures[120:]))
     centroids, middle = measures[120:].centroids(), measures.centroids().mean(axis=0)
@@ -119,7 +119,7 @@ def test_histograms_under_a_cost_matrix_come_back() -> None:
     matrix = np.abs(support[:, None] - support).sum(axis=-1)
     measures = Measures.from_histograms(rng.exponential(1.0, (150, 12)) ** 3, support)
     embedder = Embedder(matrix, order=1, pairs=1_000, n_jobs=1, training=TrainingSettings(steps=40), calibration=0)
-    embedder.fit(measures[:130]).fit_decoder(measures[:130], steps=300)
+    embedder.fit(measures[:130]).fit_decoder(measures[:130], steps=300, mixtures=400)
     made = embedder.decode(embedder.transform(measures[130:]))
     np.testing.assert_array_equal(made.support, support)
     assert apart(measures[130:], made, embedder.cost).mean() < 0.5 * embedder.mean_distance_
@@ -244,8 +244,8 @@ def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
 
 def test_clouds_are_decoded_by_what_was_trained_along() -> None:
     measures = clouds(140)
-    training = replace(JOINT, steps=120)
-    embedder = Embedder(encoder="transport", pairs=800, n_jobs=1, training=training, calibration=0)
+    training = replace(JOINT, steps=60)
+    embedder = Embedder(encoder="quantiles", pairs=800, n_jobs=1, training=training, calibration=0)
     embedder.fit(measures[:120])
     made = embedder.decode(embedder.transform(measures[120:]))
     np.testing.assert_allclose(made.centroids(), measures[120:].centroids(), atol=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import wembed
 import wembed.embedder as embedder_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
-from wembed.learning import sinkhorn
+from wembed.learning import geometric, sinkhorn
 from wembed.learning.encodings import suited
 from wembed.learning.geometric import LinearEncoding, TransportEncoding
 
@@ -97,7 +97,10 @@ def test_vectors_have_the_length_that_is_asked_for(encoder: str, order: int, tmp
 
 
 @pytest.mark.parametrize("encoder", ["transport", "sinkhorn"])
-def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(encoder: str) -> None:
+def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(
+    encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 1)  # next to nothing is learned from them here
     measures, errors = bags(), {}
     for name in ("quantiles", encoder):
         settings = TrainingSettings(steps=5, checks=1)
@@ -136,10 +139,15 @@ def test_optimal_maps_are_learned_from_measures_that_are_turned_as_well(order: f
     assert sorted(done) == done
 
 
-def test_optimal_maps_are_found_once_where_measures_are_many_or_turns_make_others_of_them() -> None:
+def test_optimal_maps_are_found_once_where_measures_are_many_or_turns_make_others_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     measures = clouds(0, 3, 2, 2)
-    many = measures[np.zeros(3_001, dtype=int)]
-    assert len(TransportEncoding.build(GroundCost(), measures, None, 0).copies(many, 1.0, 0)) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(geometric, "_MAPPED_COPIES", 60)
+        for count, copies in ((20, 3), (30, 2), (31, 1)):
+            many = measures[np.zeros(count, dtype=int)]
+            assert len(TransportEncoding.build(GroundCost(), measures, None, 0).copies(many, 1.0, 0)) == copies
     for cost in (GroundCost("cityblock"), GroundCost("great-circle")):
         assert len(TransportEncoding.build(cost, measures, None, 0).copies(measures, 1.0, 0)) == 1
     assert len(LinearEncoding.build(GroundCost(), measures, None, 0).copies(measures, 1.0, 0)) == 1
@@ -162,19 +170,21 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
     ],
 )
 def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
-    measures: Measures, learns: bool, encoder: str, tmp_path: Path
+    measures: Measures, learns: bool, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 1)  # where optimal maps are taken, nothing is learned from copies
     settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
+    store = wembed.precompute(measures, tmp_path / "distances", pairs=1_000, n_jobs=1)
     found = {
-        name: Embedder(encoder=name, pairs=1_000, training=settings, references=0, n_jobs=1).fit(measures)
+        name: Embedder(encoder=name, training=settings, references=0, n_jobs=1).fit(measures, distances=store)
         for name in dict.fromkeys(["auto", "linear", suited(GroundCost(), measures), encoder])
     }
     chosen, errors = found["auto"], {name: one.learning_curve_.rounds[-1].error for name, one in found.items()}
     assert chosen.encoder_ == encoder
     assert errors["auto"] == pytest.approx(min(errors.values()))
     np.testing.assert_allclose(chosen.encode(measures), found[encoder].encode(measures), rtol=1e-5)
-    chosen.save(tmp_path)
-    loaded = wembed.load(tmp_path)
+    chosen.save(tmp_path / "model")
+    loaded = wembed.load(tmp_path / "model")
     assert (loaded.encoder_, loaded.dim_, loaded.history_) == (chosen.encoder_, chosen.dim_, chosen.history_)
     np.testing.assert_array_equal(loaded.encode(measures[:9]), chosen.encode(measures[:9]))
 

@@ -141,7 +141,7 @@ def test_too_few_calibration_pairs_promise_no_high_level() -> None:
 @pytest.mark.parametrize("count", [9, 40])
 def test_the_highest_level_is_kept(count: int) -> None:
     rng, shares = np.random.default_rng(10), []
-    for _ in range(400):
+    for _ in range(250):
         few = IntervalModel.fit(*made_up(rng, 200)).calibrated(*made_up(rng, count), apart(count))
         traits, predicted, exact = made_up(rng, 100)
         lower, upper = few.interval(few.highest_level, traits, predicted)

@@ -212,9 +212,10 @@ class Measures:
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Measures": ...
     def __getitem__(self, index: Any) -> "Measure | Measures":
         if isinstance(index, (int, np.integer)):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"measure {index} of {len(self)}")
-            i = int(index) % len(self)
+            count = len(self.offsets) - 1
+            if not -count <= index < count:
+                raise IndexError(f"measure {index} of {count}")
+            i = int(index) % count
             own = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
             return Measure(self.support[own if self.atoms is None else self.atoms[own]], self.weights[own])
         if isinstance(index, slice):

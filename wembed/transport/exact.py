@@ -13,7 +13,7 @@ from wembed.errors import SolverError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 
-__all__ = ["Transport", "distance_1d", "solve", "solve_pairs"]
+__all__ = ["Transport", "coupled", "distance_1d", "shuffled", "solve", "solve_pairs"]
 
 TOLERANCE = 1e-9  # largest certified error of a scaled cost, in units of the largest ground cost
 _SMALLEST_DISTANCE = 1e-7  # in units of the largest ground distance: W_p need not be known more finely
@@ -46,19 +46,37 @@ def solve(measures: Measures, i: int, j: int, cost: GroundCost) -> Transport:
     Raises:
         SolverError: the solution could not be certified.
     """
-    matrix, unit = cost.powers(cost.places(measures, i), cost.places(measures, j))
-    source, target = measures[i].weights, measures[j].weights
-    rows, columns = shuffled(len(source)), shuffled(len(target))
-    shuffled_costs = np.ascontiguousarray(matrix[rows][:, columns])
+    rows, columns = shuffled(int(measures.sizes[i])), shuffled(int(measures.sizes[j]))
+    (x, a), (y, b) = ((cost.places(measures, one), measures[one].weights) for one in (i, j))
     try:
-        value, coupling, gap = _certified(source[rows], target[columns], shuffled_costs.copy(), cost.order)
+        distance, coupling, gap = coupled(x[rows], a[rows], y[columns], b[columns], cost)
     except SolverError as error:
-        raise SolverError(f"measures {i} and {j} ({len(source)} and {len(target)} atoms): {error}") from error
-    if not (coupling.min() >= 0 and abs(float(np.vdot(coupling, shuffled_costs)) - value) <= TOLERANCE * matrix.max()):
-        raise SolverError(f"measures {i} and {j}: the coupling does not have the cost that the solver reports")
+        raise SolverError(f"measures {i} and {j} ({len(a)} and {len(b)} atoms): {error}") from error
     in_order = np.empty_like(coupling)
     in_order[np.ix_(rows, columns)] = coupling
-    return Transport(cost.root(value, unit), in_order, gap)
+    return Transport(distance, in_order, gap)
+
+
+def coupled(
+    x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray, cost: GroundCost
+) -> tuple[float, np.ndarray, float]:
+    """Distance, coupling and gap, between atoms in an order that `shuffled` gives.
+
+    Args:
+        x: what the cost needs to know of the source's atoms, its `places`.
+        a: their masses.
+        y: the same of the target's.
+        b: their masses.
+        cost: ground cost.
+
+    Raises:
+        SolverError: the solution could not be certified.
+    """
+    matrix, unit = cost.powers(x, y)
+    value, coupling, gap = _certified(a, b, matrix.copy(), cost.order)
+    if not (coupling.min() >= 0 and abs(float(np.vdot(coupling, matrix)) - value) <= TOLERANCE * matrix.max()):
+        raise SolverError("the coupling does not have the cost that the solver reports")
+    return cost.root(value, unit), coupling, gap
 
 
 def solve_pairs(measures: Measures, pairs: Int64[np.ndarray, "k 2"], cost: GroundCost) -> Float64[np.ndarray, " k"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64
 from wembed.errors import MeasureError, SolverError
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
-from wembed.transport.exact import solve
+from wembed.transport.exact import coupled, shuffled
 from wembed.transport.parallel import Progress, check_jobs, in_workers, work_boundaries, work_of
 
 __all__ = ["transport_maps"]
@@ -56,14 +56,15 @@ def transport_maps(
 def _map_block(measures: Measures, reference: np.ndarray, start: int, stop: int) -> tuple[int, int, np.ndarray]:
     block, cost = measures[start:stop], GroundCost()
     centred = block.points() - np.repeat(block.centroids(), block.sizes, axis=0)
-    together = Measures.concatenate(
-        [Measures.from_point_clouds([reference]), Measures(block.offsets, centred, block.weights)]
-    )
+    atoms = shuffled(len(reference))
+    sources, masses = reference[atoms], np.full(len(atoms), 1 / len(atoms))
     maps = np.empty((len(block), *reference.shape), dtype=np.float32)
-    for row in range(len(block)):
+    for row, (first, last) in enumerate(pairwise(block.offsets.tolist())):
+        order = first + shuffled(last - first)
+        targets = centred[order]
         try:
-            coupling = solve(together, 0, row + 1, cost).coupling
+            _, coupling, _ = coupled(sources, masses, targets, block.weights[order], cost)
         except SolverError as error:
-            raise SolverError(f"measure {start + row} against the reference as measure 0: {error}") from error
-        maps[row] = coupling @ together[row + 1].support * len(reference)
+            raise SolverError(f"measure {start + row} against the reference: {error}") from error
+        maps[row, atoms] = coupling @ targets * len(atoms)
     return start, stop, maps
