@@ -26,7 +26,7 @@ def main() -> None:
     measures, _ = digits()
     training, seeds = TrainingSettings(), 3
     if chosen.smoke:
-        measures, training, seeds = measures[:400], TrainingSettings(steps=20), 1
+        measures, training, seeds = measures[:120], TrainingSettings(steps=20), 1
     unseen = Split.draw(len(measures)).test
     exam = Exam(measures[unseen], chosen.work / ("digits-smoke" if chosen.smoke else "digits") / "test")
     collection = measures[np.setdiff1d(np.arange(len(measures)), unseen)]

@@ -73,13 +73,15 @@ def run_step(step: str, folder: Path, smoke: int) -> dict[str, float]:
 
     measures, _ = digits()
     pairs = 400 if smoke else 20_000
+    encoder = "quantiles" if smoke else "auto"  # what suits so many; of few pairs optimal maps are learned as well
     if step == "precompute":
         precompute(measures, folder / "distances", pairs)
     elif step == "fit":
         training = TrainingSettings(steps=20) if smoke else None
-        Embedder(training=training).fit(measures, distances=folder / "distances").save(folder / "model")
+        embedder = Embedder(encoder=encoder, training=training)
+        embedder.fit(measures, distances=folder / "distances").save(folder / "model")
     elif step == "fit_1e6_pairs":
-        million(load(folder / "model"), measures, 10_000 if smoke else 1_000_000)
+        million(load(folder / "model"), measures, encoder, 10_000 if smoke else 1_000_000)
     elif step == "transform":
         load(folder / "model").transform(measures)
     elif step == "index":
@@ -89,7 +91,7 @@ def run_step(step: str, folder: Path, smoke: int) -> dict[str, float]:
     return {}
 
 
-def million(embedder: Any, measures: Any, count: int) -> None:
+def million(embedder: Any, measures: Any, encoder: str, count: int) -> None:
     """Train on as many pairs as asked for; predicted distances stand in for exact ones, which memory cannot tell."""
     from wembed import Embedder, TrainingSettings
     from wembed.euclidean import paired_distances
@@ -112,7 +114,7 @@ def million(embedder: Any, measures: Any, count: int) -> None:
         def _source(self, *_: Any, **__: Any) -> StandIn:
             return StandIn()
 
-    Taught(training=TrainingSettings(steps=200)).fit(measures)
+    Taught(encoder=encoder, training=TrainingSettings(steps=200)).fit(measures)
 
 
 def main() -> None:
