@@ -195,7 +195,7 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
     training = TrainingSettings(auxiliary=0, steps=20, checks=2, patience=1.0, learning_rate=1e-9)
     settings: dict[str, Any] = {"validation": 0.3, "training": training, "references": 0, "n_jobs": 1}
     whole = Embedder(**settings).fit(measures)
-    train, steps, most = embedder_module.train, [], 35  # 15 of them in the second training
+    train, steps, most = embedder_module.train, [], 35  # 14 of them in the second training
 
     def interrupted(*arguments: Any) -> Any:
         def stop(step: int, total: int, error: float) -> None:
@@ -208,10 +208,11 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
     monkeypatch.setattr(embedder_module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Embedder(**settings).fit(measures, checkpoint=file)
-    assert [one.name for one in tmp_path.iterdir()] == ["training-transport.safetensors"]
+    files = {file, tmp_path / "training-transport.safetensors"}
+    assert set(tmp_path.iterdir()) == files, "the first is kept as long as the second is not done"
     steps, most = [], 1_000
     again = Embedder(**settings).fit(measures, checkpoint=file)
-    assert steps == [*range(1, 21), 20, *range(11, 21), 20]
+    assert steps == [20, *range(11, 21), 20]
     assert again.encoder_ == "transport"
     np.testing.assert_array_equal(again.transform(measures), whole.transform(measures))
     assert not list(tmp_path.iterdir())

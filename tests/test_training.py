@@ -103,7 +103,10 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(tmp_path: Path) -> 
     train(resumed := encoder(data), data, settings, checkpoint=file, progress=lambda step, *_: seen.append(step))
     assert seen[0] == 31
     assert_same(whole, resumed)
-    assert not file.exists()
+    seen.clear()
+    train(again := encoder(data), data, settings, checkpoint=file, progress=lambda step, *_: seen.append(step))
+    assert seen == [60], "of one that has ended nothing is left to do"
+    assert_same(whole, again)
 
 
 def test_the_auxiliary_task_is_learned_beside_and_has_a_say_in_the_encoder() -> None:
@@ -199,7 +202,11 @@ def test_many_pairs_take_more_steps_at_a_lower_rate() -> None:
     assert few.learning_rate == some.learning_rate == 2e-3
     assert many.learning_rate == pytest.approx(1e-3)
     assert (some.steps, many.steps) == (2_000, 8_000)
-    assert TrainingSettings(learning_rate=0.5).resolved(256_000).learning_rate == 0.5
+    assert [one.batch_pairs for one in (few, some, many)] == [896, 1792, 1792]
+    assert [one.batch_measures for one in (few, some, many)] == [256, 512, 512]
+    assert TrainingSettings().resolved(4_000, batch_pairs=100).batch_pairs == 50
+    asked = TrainingSettings(learning_rate=0.5, batch_pairs=7, batch_measures=9).resolved(256_000)
+    assert (asked.learning_rate, asked.batch_pairs, asked.batch_measures) == (0.5, 7, 9)
 
 
 def test_the_learning_rate_rises_and_falls_once() -> None:
@@ -217,6 +224,7 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
     [
         {"steps": 0},
         {"batch_pairs": 0},
+        {"batch_measures": 0},
         {"warm_up": 1.0},
         {"learning_rate": 0.0},
         {"patience": 0.0},

@@ -82,8 +82,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             roots of the covariance; "dwe", the network of the method's paper, for images; "linear", linear optimal
             transport to one reference, with nothing learned; or "auto": quantiles on a line and in the plane; transport
             where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where measures
-            have few atoms; and without a `dim`, where linear is closer to validation pairs by more than chance,
-            transport too, or linear if it still is.
+            have few atoms; and without a `dim` or a decoder trained along, where linear is closer to validation pairs
+            by more than chance, transport too, or linear if it still is.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -169,7 +169,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             y: not used; there for scikit-learn.
             distances: a store of these measures under this cost; without one, pairs are solved and forgotten. Rounds
                 add to it, and begin it where there is none in the folder.
-            checkpoint: a file in which an interrupted training is kept, and from which it goes on.
+            checkpoint: a file in which training is kept until it ends, and from which an interrupted one goes on; where
+                there is a second training, or several rounds, each has a file beside it.
             max_seconds: begin no round that is likely to end later; the first one is done in any case.
             target_error: a mean relative error on the validation measures that is good enough.
 
@@ -192,7 +193,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
-            predicted, per_measure = self._learn_suited(measures, solved, own)
+            own_second = (
+                own.with_stem(f"{own.stem}-{TransportEncoding.kind}") if own and self._may_learn_twice else None
+            )
+            predicted, per_measure = self._learn_suited(measures, solved, own, own_second)
+            for kept in (own, own_second):
+                if kept:
+                    kept.unlink(missing_ok=True)
             error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
@@ -708,7 +715,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return Given(store, measures, cost, draw)
 
     def _learn_suited(
-        self, measures: Measures, solved: Solved, checkpoint: Path | None
+        self, measures: Measures, solved: Solved, checkpoint: Path | None, second_checkpoint: Path | None
     ) -> tuple[Float64[np.ndarray, " v"], float]:
         """Learn the encoder that was asked for, or else the one that suits.
 
@@ -722,18 +729,22 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         first = suited(GroundCost(self.metric, self.order), members) if self.encoder == "auto" else self.encoder
         self._learn(measures, solved, members, first, checkpoint)
         calibrated = self._calibrate(measures, solved)
-        if self.encoder != "auto" or self.dim is not None or self._decoding is not None:
+        if not self._may_learn_twice:
             return calibrated
         few, linear, second = solved.checked_by(_COMPARED), self._linear(members), TransportEncoding.kind
         known, _ = linear._calibrate(measures, few)
         if first != second and _closer(known, calibrated[0], few):
-            own = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}")
-            self._learn(measures, solved, members, second, own)
+            self._learn(measures, solved, members, second, second_checkpoint)
             calibrated = self._calibrate(measures, solved)
         if not _closer(known, calibrated[0], few):
             return calibrated
         self.__dict__.update(vars(linear))
         return self._calibrate(measures, solved)
+
+    @property
+    def _may_learn_twice(self) -> bool:
+        """Whether nothing was asked for that only the encoder learned first has."""
+        return self.encoder == "auto" and self.dim is None and not (self.training and self.training.reconstruction)
 
     def _learn(self, measures: Measures, solved: Solved, members: Measures, name: str, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
@@ -759,7 +770,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         encoding.start_from(examples)
         count = len(solved.train_pairs)
         training = self.training or TrainingSettings(seed=self.random_state)
-        training = training.resolved(count, encoding.steps, encoding.rate_for(count))
+        training = training.resolved(count, encoding.steps, encoding.rate_for(count), encoding.batch_pairs)
         if training.auxiliary:
             with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.random_state)

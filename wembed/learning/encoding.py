@@ -29,12 +29,14 @@ class Encoding(ABC):
         kind: its name in ENCODINGS and in a saved model.
         steps: of training at 16,000 pairs, unless the settings say otherwise; they grow with the square root.
         learning_rate: at 16,000 pairs, unless the settings say otherwise.
+        batch_pairs: in a step, from 16,000 pairs on, unless the settings say otherwise.
         waits_from: measures that take a second or two to encode.
     """
 
     kind: ClassVar[str]
     steps: ClassVar[int] = 2_000
     learning_rate: ClassVar[float] = 2e-3
+    batch_pairs: ClassVar[int] = 1_792
     waits_from: ClassVar[int] = 16_000
     loss: Loss
     cost: GroundCost

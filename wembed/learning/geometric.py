@@ -155,6 +155,7 @@ class QuantileEncoding(_FeatureEncoding):
     """Sliced quantiles of the centred measure; in the plane, where turns keep all distances, of it in three turns."""
 
     kind = "quantiles"
+    batch_pairs = 896  # twice as many took a third longer and brought nothing (docs/notes.md)
     features: SlicedQuantiles
 
     @property

@@ -18,7 +18,7 @@ from wembed.learning.losses import Loss, distance_error
 __all__ = ["Auxiliary", "Examples", "TrainingSettings", "train"]
 
 _VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
-_BATCH_PAIRS = 1792  # 64 cliques of 8 measures
+_BATCH_PAIRS, _BATCH_MEASURES = 1792, 512  # 64 cliques of 8 measures
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -28,7 +28,10 @@ class TrainingSettings:
 
     Attributes:
         steps: gradient steps; None chooses them by the encoder and the number of pairs.
-        batch_pairs: pairs in a step, rounded down to cliques of 28 pairs; None chooses them by the number of pairs.
+        batch_pairs: pairs in a step, rounded down to cliques of 28 pairs; None chooses them by the encoder and the
+            number of pairs.
+        batch_measures: measures in a step that each of the other tasks sees, unless it has a number of its own; None
+            chooses them by the number of pairs.
         learning_rate: the peak of the one-cycle schedule; None chooses it by the encoder.
         weight_decay: of AdamW.
         warm_up: share of the steps in which the learning rate rises.
@@ -45,6 +48,7 @@ class TrainingSettings:
 
     steps: int | None = None
     batch_pairs: int | None = None
+    batch_measures: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 1e-2
     warm_up: float = 0.15
@@ -57,25 +61,29 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise SettingError(f"steps={self.steps}; train for at least one step")
-        batch = 1 if self.batch_pairs is None else self.batch_pairs
-        if batch < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
+        batches = [1 if batch is None else batch for batch in (self.batch_pairs, self.batch_measures)]
+        if min(batches) < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
             raise SettingError(f"training settings out of range: {self}")
         rate = 1.0 if self.learning_rate is None else self.learning_rate
         weights = (self.weight_decay, self.auxiliary, self.reconstruction)
         if not (rate > 0 and all(0 <= weight < math.inf for weight in weights)):
             raise SettingError(f"training settings out of range: {self}")
 
-    def resolved(self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3) -> "TrainingSettings":
+    def resolved(
+        self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3, batch_pairs: int = _BATCH_PAIRS
+    ) -> "TrainingSettings":
         """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate.
 
-        Up to 16,000 pairs the batch grows with the square root too, so that each pair is seen equally often. From there
-        on the learning rate falls with the square root of the steps.
+        Up to 16,000 pairs batches grow with the square root too, so that each pair is seen equally often, to
+        `batch_pairs`. From there on the learning rate falls with the square root of the steps.
         """
         root = math.sqrt(pairs / 16_000)
+        size = min(max(root, 0.25), 1.0)
         return replace(
             self,
             steps=self.steps or min(max(round(steps * root), steps // 10), 25 * steps),
-            batch_pairs=self.batch_pairs or min(max(round(_BATCH_PAIRS * root), _BATCH_PAIRS // 4), _BATCH_PAIRS),
+            batch_pairs=self.batch_pairs or round(batch_pairs * size),
+            batch_measures=self.batch_measures or round(_BATCH_MEASURES * size),
             learning_rate=self.learning_rate or learning_rate / math.sqrt(max(root, 1.0)),
         )
 
@@ -96,7 +104,7 @@ class Auxiliary:
         features: of any measures.
         targets: what is to be predicted of each.
         loss: of predictions and targets; None for the squared error, as a share of the variance of the targets.
-        batch: measures in a step; None for as many as are in its pairs.
+        batch: measures in a step; None for as many as the settings say.
     """
 
     head: nn.Module
@@ -163,7 +171,7 @@ def train(
         loss: of squared predicted and exact distances.
         device: a torch device.
         checkpoint: a file to save the state in at each check, and to go on from if it is there. The result is the
-            same as without the interruption.
+            same as without the interruption. It stays there, also when training has ended.
         progress: called with the steps done, the steps in all, and the last validation error.
 
     Returns:
@@ -174,13 +182,15 @@ def train(
     """
     settings = (settings or TrainingSettings()).resolved(len(examples.train_pairs))
     modules = nn.ModuleDict({"encoder": encoder})
-    batch_pairs = settings.batch_pairs or _BATCH_PAIRS
+    batch_pairs, shown = settings.batch_pairs or _BATCH_PAIRS, settings.batch_measures or _BATCH_MEASURES
     tasks = []
     for name, given in (("auxiliary", examples.auxiliary), ("reconstruction", examples.reconstruction)):
         weight = getattr(settings, name)
         if given and weight:
             modules[name] = given.head
-            tasks.append((weight, _AuxiliaryTask(given, batch_pairs, [settings.seed, len(modules) - 1], device)))
+            tasks.append(
+                (weight, _AuxiliaryTask(given, given.batch or shown, [settings.seed, len(modules) - 1], device))
+            )
     modules.to(device)
     features = torch.from_numpy(examples.features).to(device)
     exact_part = torch.from_numpy(examples.exact_part).to(device)
@@ -211,7 +221,9 @@ def train(
 
     if not list(encoder.parameters()):
         return [(0, validation_error())]  # there is nothing to train
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
+    )
     batches = _Batches(len(pairs), batch_pairs, settings.seed)
     identity = {
         **asdict(settings),
@@ -241,16 +253,14 @@ def train(
         progress(state.step, state.step, state.history[-1][1])  # it may have stopped early
     state.restore_best()
     modules.to("cpu").eval()
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
     return state.history
 
 
 class _AuxiliaryTask:
     """The auxiliary task on a device, and the measures of it that each step sees."""
 
-    def __init__(self, task: Auxiliary, batch_pairs: int, seed: list[int], device: str) -> None:
-        self.batch = task.batch or max(1, batch_pairs * 8 // _RUN)  # as many measures as in the cliques
+    def __init__(self, task: Auxiliary, batch: int, seed: list[int], device: str) -> None:
+        self.batch = batch
         self.head, self.seed, self.loss = task.head, seed, task.loss
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)
