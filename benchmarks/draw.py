@@ -137,7 +137,8 @@ def against_time(results: dict[str, Any]) -> Figure:
     errors = [one["error"] for one in rounds]
     axes.plot(seconds, errors, color="#0072B2", marker="o", label="rounds of one fit, on validation digits")
     for x, y, one in zip(seconds, errors, rounds, strict=True):
-        axes.annotate(f"{one['pairs']:,} pairs", (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8)
+        label = f"{one['pairs']:,} pairs"
+        axes.annotate(label, (x, y), xytext=(-6, -12), textcoords="offset points", ha="right", fontsize=8)
     wishes = {
         name: (found["seconds"]["median"], found["relative_error"]["median"])
         for name, found in results["wishes"].items()
@@ -145,8 +146,8 @@ def against_time(results: dict[str, Any]) -> Figure:
     ends = list(wishes.values())
     axes.scatter(*zip(*ends, strict=True), color="#D55E00", marker="D", zorder=3, label="whole fits, on unseen digits")
     for name, end in wishes.items():
-        below = (-8, -2 if "%" in name else -14)
-        axes.annotate(name, end, xytext=below, textcoords="offset points", ha="right", fontsize=8, color="#D55E00")
+        beside = (8, 4 if "%" in name else -10)
+        axes.annotate(name, end, xytext=beside, textcoords="offset points", fontsize=8, color="#D55E00")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_yticks([0.007, 0.008, 0.009, 0.01, 0.012, 0.014])
