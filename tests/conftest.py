@@ -8,7 +8,7 @@ import pytest
 # Two processes run the tests; threads that each of them started would wait for those of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Before wembed: what it imports while its types are checked is compiled each time.
+# Before wembed: what a module whose types are checked is the first to import is compiled anew.
 import ot  # noqa: F401
 import scipy.stats  # noqa: F401
 import sklearn.cluster  # noqa: F401

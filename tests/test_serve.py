@@ -1011,7 +1011,8 @@ def test_what_it_makes_is_what_python_makes(making: TestClient, decoding: Path, 
     assert (off.mean() if method == "polish" else off.max()) < 0.03 * model.mean_distance_
     table = pa.ipc.open_stream(making.post("/v1/interpolate", json=asked, headers={"accept": ARROW}).content).read_all()
     assert table.column_names == ["measure", "x1", "x2", "weight"]
-    assert len(table) == answered.sizes.sum()
+    for name, known in (("x1", answered.points()[:, 0]), ("x2", answered.points()[:, 1]), ("weight", answered.weights)):
+        np.testing.assert_allclose(table[name], known, atol=1e-5)
     if method != "polish":  # where couplings differ, so does the number of atoms
         assert len(table) == way.measures.sizes.sum()
     assert making.get("/v1/info").json()["decoder"] == "image"

@@ -193,13 +193,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
-            own_second = (
-                own.with_stem(f"{own.stem}-{TransportEncoding.kind}") if own and self._may_learn_twice else None
-            )
-            predicted, per_measure = self._learn_suited(measures, solved, own, own_second)
-            for kept in (own, own_second):
-                if kept:
-                    kept.unlink(missing_ok=True)
+            predicted, per_measure = self._learn_suited(measures, solved, own)
             error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
@@ -715,7 +709,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return Given(store, measures, cost, draw)
 
     def _learn_suited(
-        self, measures: Measures, solved: Solved, checkpoint: Path | None, second_checkpoint: Path | None
+        self, measures: Measures, solved: Solved, checkpoint: Path | None
     ) -> tuple[Float64[np.ndarray, " v"], float]:
         """Learn the encoder that was asked for, or else the one that suits.
 
@@ -728,23 +722,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         members = self._members(measures, solved.split)
         first = suited(GroundCost(self.metric, self.order), members) if self.encoder == "auto" else self.encoder
         self._learn(measures, solved, members, first, checkpoint)
-        calibrated = self._calibrate(measures, solved)
-        if not self._may_learn_twice:
-            return calibrated
-        few, linear, second = solved.checked_by(_COMPARED), self._linear(members), TransportEncoding.kind
-        known, _ = linear._calibrate(measures, few)
-        if first != second and _closer(known, calibrated[0], few):
-            self._learn(measures, solved, members, second, second_checkpoint)
-            calibrated = self._calibrate(measures, solved)
-        if not _closer(known, calibrated[0], few):
-            return calibrated
-        self.__dict__.update(vars(linear))
-        return self._calibrate(measures, solved)
-
-    @property
-    def _may_learn_twice(self) -> bool:
-        """Whether nothing was asked for that only the encoder learned first has."""
-        return self.encoder == "auto" and self.dim is None and not (self.training and self.training.reconstruction)
+        calibrated, files = self._calibrate(measures, solved), [checkpoint]
+        if self.encoder == "auto" and self.dim is None and self._decoding is None:
+            few, linear, second = solved.checked_by(_COMPARED), self._linear(members), TransportEncoding.kind
+            known, _ = linear._calibrate(measures, few)
+            if first != second and _closer(known, calibrated[0], few):
+                files.append(checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}"))
+                self._learn(measures, solved, members, second, files[-1])
+                calibrated = self._calibrate(measures, solved)
+            if _closer(known, calibrated[0], few):
+                self.__dict__.update(vars(linear))
+                calibrated = self._calibrate(measures, solved)
+        for file in filter(None, files):
+            file.unlink(missing_ok=True)
+        return calibrated
 
     def _learn(self, measures: Measures, solved: Solved, members: Measures, name: str, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""

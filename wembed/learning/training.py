@@ -188,9 +188,7 @@ def train(
         weight = getattr(settings, name)
         if given and weight:
             modules[name] = given.head
-            tasks.append(
-                (weight, _AuxiliaryTask(given, given.batch or shown, [settings.seed, len(modules) - 1], device))
-            )
+            tasks.append((weight, _AuxiliaryTask(given, shown, [settings.seed, len(modules) - 1], device)))
     modules.to(device)
     features = torch.from_numpy(examples.features).to(device)
     exact_part = torch.from_numpy(examples.exact_part).to(device)
@@ -222,7 +220,11 @@ def train(
     if not list(encoder.parameters()):
         return [(0, validation_error())]  # there is nothing to train
     optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
+        modules.parameters(),
+        lr=peak,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, 0.99),
+        fused=torch.device(device).type in ("cpu", "cuda"),  # elsewhere not with every torch
     )
     batches = _Batches(len(pairs), batch_pairs, settings.seed)
     identity = {
@@ -260,7 +262,7 @@ class _AuxiliaryTask:
     """The auxiliary task on a device, and the measures of it that each step sees."""
 
     def __init__(self, task: Auxiliary, batch: int, seed: list[int], device: str) -> None:
-        self.batch = batch
+        self.batch = task.batch or batch
         self.head, self.seed, self.loss = task.head, seed, task.loss
         self.features = torch.from_numpy(task.features).to(device)
         self.targets = torch.from_numpy(task.targets).to(device)

@@ -46,8 +46,8 @@ def solve(measures: Measures, i: int, j: int, cost: GroundCost) -> Transport:
     Raises:
         SolverError: the solution could not be certified.
     """
-    rows, columns = shuffled(int(measures.sizes[i])), shuffled(int(measures.sizes[j]))
     (x, a), (y, b) = ((cost.places(measures, one), measures[one].weights) for one in (i, j))
+    rows, columns = shuffled(len(a)), shuffled(len(b))
     try:
         distance, coupling, gap = coupled(x[rows], a[rows], y[columns], b[columns], cost)
     except SolverError as error:

@@ -80,9 +80,8 @@ class Slices:
         matrix = not isinstance(self.cost.metric, str)
         placed = measures if matrix else self.cost.coordinates(measures)
         quantiles = np.empty((len(placed), len(self.lines), self.levels))
-        gelbrich = self.cost.is_euclidean
-        gelbrich = gelbrich and self.cost.order >= 2 and min(placed.dim, int(placed.sizes.max(initial=1))) <= _MOST_AXES
         rank = min(placed.dim, int(placed.sizes.max(initial=1)))
+        gelbrich = self.cost.is_euclidean and self.cost.order >= 2 and rank <= _MOST_AXES
         means = np.zeros((len(placed), placed.dim)) if gelbrich else None
         factors = np.zeros((len(placed), placed.dim, rank)) if gelbrich else None
         for row in range(len(placed)):
