@@ -24,11 +24,11 @@ WISHES = {
 def main() -> None:
     chosen = arguments(__doc__ or "")
     measures, _ = digits()
-    training, seeds = TrainingSettings(), 3
+    training, seeds, share = TrainingSettings(), 3, 0.1
     if chosen.smoke:
-        measures, training, seeds = measures[:120], TrainingSettings(steps=20), 1
-    unseen = Split.draw(len(measures)).test
-    exam = Exam(measures[unseen], chosen.work / ("digits-smoke" if chosen.smoke else "digits") / "test")
+        measures, training, seeds, share = measures[:120], TrainingSettings(steps=20), 1, 0.2
+    unseen = Split.draw(len(measures), test=share).test
+    exam = Exam(measures[unseen], chosen.work / ("rounds-smoke" if chosen.smoke else "digits") / "test")
     collection = measures[np.setdiff1d(np.arange(len(measures)), unseen)]
     results: dict[str, Any] = {"measures": len(collection), "unseen": len(unseen), "wishes": {}}
     for name, wish in WISHES.items():
