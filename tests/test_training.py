@@ -9,6 +9,7 @@ import torch
 from test_store import full_disk
 
 from wembed import ArtifactError, SettingError, TrainingSettings
+from wembed.learning import encoders
 from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, PerceptronEncoder, ProjectionEncoder
 from wembed.learning.losses import distance_error, squared_distance_error
 from wembed.learning.training import Auxiliary, Examples, train
@@ -146,6 +147,29 @@ def test_an_interrupted_training_with_an_auxiliary_task_goes_on_to_the_same_enco
         train(other := encoder(data), with_auxiliary(data, other, seed=1), settings, checkpoint=file)
     train(resumed := encoder(data), with_auxiliary(data, resumed), settings, checkpoint=file)
     assert_same(whole, resumed)
+
+
+def test_half_precision_learns_as_much_and_is_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.from_numpy(examples().features[0])
+    products: list[tuple[torch.dtype, bool]] = []
+
+    def seen(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        products.append((output.dtype, module.training))
+
+    least = []
+    for half in (False, True):
+        monkeypatch.setattr(encoders, "_multiplies_halves", lambda half=half: half)
+        data = examples()
+        made = encoder(data)
+        made.perceptron[0].register_forward_hook(seen)
+        products.clear()
+        history = train(made, with_auxiliary(data, made), TrainingSettings(steps=300))
+        assert set(products) == {(torch.bfloat16 if half else torch.float32, True), (torch.float32, False)}
+        assert {tensor.dtype for tensor in (*made.state_dict().values(), made(features))} == {torch.float32}
+        least.append(min(error for _, error in history) / history[0][1])
+    plain, halved = least
+    assert halved != plain
+    assert halved < 1.05 * plain
 
 
 def test_a_full_disk_is_an_error_that_names_the_checkpoint(tmp_path: Path) -> None:
