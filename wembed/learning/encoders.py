@@ -18,9 +18,9 @@ class PerceptronEncoder(nn.Module):
     """A linear map plus a small multilayer perceptron on features that are nearly isometric already.
 
     The linear map starts as the projection on the principal components of the features, and the perceptron small, so
-    that training starts from the sliced Wasserstein distance and learns what is missing. What is missing is little, so
-    that the perceptron is trained in half precision where that is quicker; the linear map, the weights, and what is
-    trained keep theirs.
+    that training starts from the sliced Wasserstein distance and learns what is missing. That is little: in training
+    the perceptron is multiplied in bfloat16 where that is quicker. Its weights, the linear map, and all products once
+    it is trained are float32.
     """
 
     centre: torch.Tensor
@@ -58,8 +58,7 @@ class PerceptronEncoder(nn.Module):
 
     def hidden(self, features: torch.Tensor) -> torch.Tensor:
         """What the perceptron makes of the features before its last layer (n, width)."""
-        with _half_where_quicker(self, features):
-            units: torch.Tensor = self.perceptron[:-1]((features - self.centre) / self.scale)
+        units: torch.Tensor = self.perceptron[:-1]((features - self.centre) / self.scale)
         return units
 
 
@@ -177,7 +176,7 @@ class AuxiliaryHead(nn.Module):
         """The prediction (n, t) from features (n, features)."""
         with _half_where_quicker(encoder, features):
             missing = self.last(encoder.hidden(features))
-        predicted: torch.Tensor = self.linear(features) + missing.float()
+        predicted: torch.Tensor = self.linear(features) + missing
         return predicted
 
 
