@@ -12,7 +12,7 @@ import wembed
 import wembed.embedder as embedder_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning import geometric, sinkhorn
-from wembed.learning.encodings import suited
+from wembed.learning.encodings import slower, suited
 from wembed.learning.geometric import LinearEncoding, TransportEncoding
 
 DIM = 6
@@ -31,7 +31,7 @@ def bags() -> Measures:
     return Measures.from_point_clouds([words[rng.choice(300, 5, replace=False)] for _ in range(120)])
 
 
-@pytest.fixture(scope="module", params=["quantiles", "transport", "sinkhorn", "linear"])
+@pytest.fixture(scope="module", params=["quantiles", "transport", "sinkhorn", "linear"])  # combined: test_turns
 def encoder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -187,6 +187,51 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
     loaded = wembed.load(tmp_path / "model")
     assert (loaded.encoder_, loaded.dim_, loaded.history_) == (chosen.encoder_, chosen.dim_, chosen.history_)
     np.testing.assert_array_equal(loaded.encode(measures[:9]), chosen.encode(measures[:9]))
+
+
+@pytest.mark.parametrize(
+    ("count", "near", "trained", "encoder"),
+    [
+        pytest.param(500, 1.5, ["quantiles", "combined"], "combined", id="linear transport comes near"),
+        pytest.param(500, 1.0, ["quantiles"], "quantiles", id="it does not"),
+        pytest.param(340, 1.5, ["quantiles", "combined"], "quantiles", id="too few measures to see a gain"),
+    ],
+)
+def test_in_the_plane_maps_beside_slices_are_taken_where_they_bring_more_than_chance(
+    count: int, near: float, trained: list[str], encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, learned = clouds(0, count, 4, 2), []
+    monkeypatch.setattr("wembed.learning.encodings._WORTH_MAPS", near)
+    learn = Embedder._learn
+    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
+    store = wembed.precompute(measures, tmp_path / "distances", 3_000, n_jobs=1, validation=0.28, calibration=0)
+    settings: dict[str, Any] = {"training": TrainingSettings(auxiliary=0, steps=60), "references": 0, "n_jobs": 1}
+    chosen = Embedder(**settings).fit(measures, distances=store)
+    assert learned == trained
+    assert chosen.encoder_ == encoder
+    alone = Embedder(encoder=encoder, **settings).fit(measures, distances=store)
+    np.testing.assert_array_equal(chosen.transform(measures), alone.transform(measures))
+    assert chosen.history_ == alone.history_
+    assert chosen.dim_ == alone.dim_ == len(chosen.transform(measures[:1])[0])
+
+
+@pytest.mark.parametrize(
+    ("quick", "cost", "dim", "share", "name"),
+    [
+        ("quantiles", GroundCost(), 2, 0.9, "transport"),
+        ("quantiles", GroundCost(order=1), 2, 1.4, "combined"),
+        ("quantiles", GroundCost(), 2, 1.6, None),
+        ("quantiles", GroundCost("cityblock"), 2, 1.4, None),
+        ("quantiles", GroundCost(), 1, 1.4, None),
+        ("sinkhorn", GroundCost(), 3, 0.9, "transport"),
+        ("sinkhorn", GroundCost(), 3, 1.4, None),
+        ("transport", GroundCost(), 2, 0.9, None),
+    ],
+)
+def test_maps_are_tried_where_they_may_be_closer(
+    quick: str, cost: GroundCost, dim: int, share: float, name: str | None
+) -> None:
+    assert slower(quick, cost, clouds(0, dim=dim), share) == name
 
 
 def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

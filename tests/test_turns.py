@@ -1,5 +1,6 @@
 """Measures in the plane are seen in several turns: what that does to features, vectors and distances."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 
 import wembed
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed.errors import SettingError
 from wembed.euclidean import distances_between
 from wembed.learning.encoders import PerceptronEncoder, TurnedEncoder
-from wembed.learning.geometric import QuantileEncoding
+from wembed.learning.geometric import CombinedEncoding, QuantileEncoding
 
+KINDS = [QuantileEncoding, CombinedEncoding]
 PLACE = np.pi / 16  # from one direction to the next
 
 
@@ -27,23 +30,52 @@ def turned(measures: Measures, angle: float, about: np.ndarray) -> Measures:
     return Measures.from_flat((measures.points() - about) @ turn.T + about, measures.weights, measures.sizes)
 
 
-def encoding(order: float = 2) -> QuantileEncoding:
-    return QuantileEncoding.build(GroundCost(order=order), clouds(0), 16, 0)
+def encoding(
+    order: float = 2, kind: type[QuantileEncoding | CombinedEncoding] = QuantileEncoding
+) -> QuantileEncoding | CombinedEncoding:
+    return kind.build(GroundCost(order=order), clouds(0), 16, 0)
 
 
 @pytest.mark.parametrize("places", [0, 1, -1, 5, 16, -17, 32])
 def test_features_of_a_turned_measure_are_those_of_the_measure_in_another_order(places: int) -> None:
-    features, measures = encoding().features, clouds(1)
+    features, measures = QuantileEncoding.build(GroundCost(), clouds(0), 16, 0).features, clouds(1)
     found = features(turned(measures, places * PLACE, np.zeros(2)))
     np.testing.assert_allclose(found, features(measures) @ features.turned(places).T, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", [1, 2])
-def test_the_copies_are_of_the_measures_turned(order: float) -> None:
-    made, measures = encoding(order), clouds(1)
-    copies = made.copies(measures, 0.5, 0)
+def test_the_copies_are_of_the_measures_turned(
+    order: float, kind: type[QuantileEncoding | CombinedEncoding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wembed.learning.geometric._BLOCK", 25)
+    made, measures, done = encoding(order, kind), clouds(1), list[tuple[int, int]]()
+    turns = made.turns
+    assert turns is not None
+    copies = made.copies(measures, 0.5, 0, progress=lambda *now: done.append(now))
     for copy, places in zip(copies, (0, 1, -1), strict=True):
-        np.testing.assert_allclose(copy, made.inputs(turned(measures, places * PLACE, made.centre), 0.5), atol=1e-5)
+        seen = made.inputs(turned(measures, places * PLACE, made.centre), 0.5) @ turns[0].T
+        np.testing.assert_allclose(copy, seen, atol=1e-5)
+    assert sorted(done) == done
+    assert {total for _, total in done} <= {len(measures)}
+
+
+def test_slices_and_maps_are_as_far_apart_as_their_mean_square() -> None:
+    made = CombinedEncoding.build(GroundCost(), clouds(0), None, 0)
+    both, measures = made.features, clouds(1)
+    slices, maps = (
+        distances_between(found, found)
+        for found in (both.slices(measures), replace(both.maps, references=both.maps.references[:1])(measures))
+    )
+    shown, *_ = made.copies(measures, 1.0, 0)
+    np.testing.assert_allclose(distances_between(shown, shown), np.sqrt((slices**2 + maps**2) / 2), atol=1e-5)
+
+
+@pytest.mark.parametrize(("metric", "dim"), [("cityblock", 2), ("great-circle", 2), ("euclidean", 1), ("euclidean", 3)])
+def test_slices_and_maps_in_turns_are_for_the_plane(metric: str, dim: int) -> None:
+    measures = Measures.from_point_clouds([np.random.default_rng(i).uniform(size=(4, dim)) for i in range(30)])
+    with pytest.raises(SettingError, match="the combined encoder takes measures in the plane"):
+        Embedder(metric, encoder="combined").fit(measures)
 
 
 @pytest.mark.parametrize("cost", [GroundCost("cityblock"), GroundCost("chebyshev"), GroundCost(1.0 - np.eye(5))])
@@ -66,16 +98,20 @@ def trained(features: np.ndarray) -> PerceptronEncoder:
     return encoder
 
 
-def test_squared_distances_are_means_over_the_turns_as_far_as_the_axes_hold_them() -> None:
-    made = encoding()
+@pytest.mark.parametrize("kind", KINDS)
+def test_squared_distances_are_means_over_the_turns_as_far_as_the_axes_hold_them(
+    kind: type[QuantileEncoding | CombinedEncoding],
+) -> None:
+    made = encoding(kind=kind)
     turns = made.turns
     assert turns is not None
-    features = made.inputs(clouds(1), 1.0)
-    encoder = trained(features)
+    views, features = made.copies(clouds(1), 1.0, 0), made.inputs(clouds(1), 1.0)
+    encoder = trained(views[0])
     with torch.no_grad():
-        parts = [encoder(torch.from_numpy((features @ turn.T).astype(np.float32))).numpy() for turn in turns]
+        parts = [encoder(torch.from_numpy(view)).numpy() for view in views]
         whole = np.sqrt(np.mean([np.square(distances_between(part, part)) for part in parts], axis=0))
-        vectors = TurnedEncoder.of(encoder, turns, features)(torch.from_numpy(features)).numpy()
+        halves = [views[:, :20], views[:, 20:]]
+        vectors = TurnedEncoder.of(encoder, turns, halves)(torch.from_numpy(features)).numpy()
     found = distances_between(vectors, vectors)
     assert (found < whole + 1e-4).all()
     assert np.square(found).sum() > 0.9 * np.square(whole).sum()
@@ -83,9 +119,14 @@ def test_squared_distances_are_means_over_the_turns_as_far_as_the_axes_hold_them
     assert np.square(centred[0] - centred[1]).sum() < 0.2 * np.square(centred[0] - centred[2]).sum()
 
 
-def test_a_model_of_the_plane_is_saved_with_its_turns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_model_of_the_plane_is_saved_with_its_turns(
+    order: float, kind: type[QuantileEncoding | CombinedEncoding], tmp_path: Path
+) -> None:
     training = TrainingSettings(steps=10, checks=2)
-    embedder = Embedder(encoder="quantiles", pairs=500, n_jobs=1, calibration=0, training=training).fit(clouds(0))
-    assert embedder.encoder_ == "quantiles"
+    settings = {"pairs": 500, "n_jobs": 1, "calibration": 0, "training": training}
+    embedder = Embedder(order=order, encoder=kind.kind, **settings).fit(clouds(0))
+    assert embedder.encoder_ == kind.kind
     embedder.save(tmp_path)
     np.testing.assert_array_equal(wembed.load(tmp_path).encode(clouds(1)), embedder.encode(clouds(1)))

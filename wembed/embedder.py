@@ -28,9 +28,9 @@ from wembed.learning.decoding import (
     learned_decoding,
     suited_decoding,
 )
-from wembed.learning.encodings import ENCODINGS, suited
+from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
-from wembed.learning.geometric import LinearEncoding, TransportEncoding
+from wembed.learning.geometric import LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
@@ -657,7 +657,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if self.encoder not in ("auto", *ENCODINGS):
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
         if self.encoder != "auto":
-            ENCODINGS[self.encoder].check_collection(measures)
+            ENCODINGS[self.encoder].check_collection(GroundCost(self.metric, self.order), measures)
         if self.training is not None and self.training.reconstruction:
             suited_decoding(measures, GroundCost(self.metric, self.order))
             if self.encoder == LinearEncoding.kind:
@@ -713,23 +713,29 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     ) -> tuple[Float64[np.ndarray, " v"], float]:
         """Learn the encoder that was asked for, or else the one that suits.
 
-        Left to choose, it learns from optimal maps as well where linear optimal transport is closer to some validation
-        pairs, and takes that where it is closer still.
+        Left to choose, it learns from optimal maps as well where linear optimal transport comes close enough to some
+        validation pairs, and takes what is closest, by more than chance, of what is quickest to encode with.
 
         Returns:
             The predicted distances of validation pairs, and the seconds to encode a measure.
         """
-        members = self._members(measures, solved.split)
-        first = suited(GroundCost(self.metric, self.order), members) if self.encoder == "auto" else self.encoder
+        members, cost = self._members(measures, solved.split), GroundCost(self.metric, self.order)
+        first = suited(cost, members) if self.encoder == "auto" else self.encoder
         self._learn(measures, solved, members, first, checkpoint)
         calibrated, files = self._calibrate(measures, solved), [checkpoint]
         if self.encoder == "auto" and self.dim is None and self._decoding is None:
-            few, linear, second = solved.checked_by(_COMPARED), self._linear(members), TransportEncoding.kind
+            few, linear = solved.checked_by(_COMPARED), self._linear(members)
             known, _ = linear._calibrate(measures, few)
-            if first != second and _closer(known, calibrated[0], few):
+            error = _error(calibrated[0], few)
+            second = slower(first, cost, members, _error(known, few) / error if error else np.inf)
+            if second:
                 files.append(checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}"))
+                quicker, before = copy(self), calibrated
                 self._learn(measures, solved, members, second, files[-1])
                 calibrated = self._calibrate(measures, solved)
+                if not _closer(calibrated[0], before[0], solved):
+                    self.__dict__.update(vars(quicker))
+                    calibrated = before
             if _closer(known, calibrated[0], few):
                 self.__dict__.update(vars(linear))
                 calibrated = self._calibrate(measures, solved)
@@ -893,13 +899,22 @@ def _closer(one: np.ndarray, other: np.ndarray, solved: Solved) -> bool:
     By that is meant that the mean of the differences of their errors is more than twice its standard error, as if each
     measure gave one difference, for pairs that share a measure are not independent.
     """
+    gains = _errors(other, solved) - _errors(one, solved)
+    measures = len(np.unique(solved.validation_pairs))
+    return bool(gains.sum() > 2 * gains.std() * len(gains) / measures**0.5) if len(gains) else False
+
+
+def _error(predicted: np.ndarray, solved: Solved) -> float:
+    """The mean relative error of the first validation pairs."""
+    errors = _errors(predicted, solved)
+    return float(errors.mean()) if len(errors) else 0.0
+
+
+def _errors(predicted: np.ndarray, solved: Solved) -> Float64[np.ndarray, " v"]:
+    """Relative errors of the first validation pairs, those of equal measures left out."""
     exact = solved.validation_distances
     apart = exact > 0
-    if not apart.any():
-        return False
-    one, other = (np.abs(predicted[: len(exact)] - exact)[apart] / exact[apart] for predicted in (one, other))
-    gains = other - one
-    return bool(gains.sum() > 2 * gains.std() * len(gains) / len(np.unique(solved.validation_pairs)) ** 0.5)
+    return np.asarray(np.abs(predicted[: len(exact)] - exact)[apart] / exact[apart])
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:

@@ -1,5 +1,6 @@
 """Torch modules that map the features of a measure to a vector."""
 
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -82,26 +83,25 @@ class TurnedEncoder(nn.Module):
     def of(
         cls,
         encoder: PerceptronEncoder,
-        turns: Float64[np.ndarray, "turns features features"],
-        features: Float32[np.ndarray, "n features"],
+        turns: Float64[np.ndarray, "turns shown features"],
+        views: Iterable[Float32[np.ndarray, "turns _ shown"]],
     ) -> "TurnedEncoder":
         """From a trained encoder.
 
         Args:
             encoder: what gives the vectors in one turn.
-            turns: maps of the features; the first is the identity.
-            features: of the training measures, by whose vectors the axes are found.
+            turns: maps of the features to what the encoder is shown in each turn; the first is the measure as it is.
+            views: what it is shown of the training measures, in blocks, by whose vectors the axes are found.
         """
         count, dim = len(turns), encoder.linear.out_features
         with torch.no_grad():
             maps = torch.from_numpy(turns).float()
-            parts = [torch.from_numpy(features[start : start + _BLOCK]) for start in range(0, len(features), _BLOCK)]
-            side_by_side = torch.cat([torch.cat([encoder(part @ turn.T) for turn in maps], dim=1) for part in parts])
+            seen = (torch.cat([encoder(view) for view in torch.from_numpy(block)], dim=1) for block in views)
+            side_by_side = torch.cat(list(seen))
             axes = _axes_alike(side_by_side.double() / count**0.5, dim).float() / count**0.5
-            made = cls(features.shape[1], dim, count, encoder.width)
+            made = cls(maps.shape[2], dim, count, encoder.width)
             first, second, last = (layer for layer in encoder.perceptron if isinstance(layer, nn.Linear))
-            seen = torch.cat([first.weight / encoder.scale @ turn for turn in maps])
-            made.first.weight.copy_(seen)
+            made.first.weight.copy_(torch.cat([first.weight / encoder.scale @ turn for turn in maps]))
             made.first.bias.copy_((first.bias - first.weight @ encoder.centre / encoder.scale).repeat(count))
             made.second.load_state_dict(second.state_dict())
             blocks = axes.split(dim, dim=1)  # of the axes, in each turn

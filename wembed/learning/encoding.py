@@ -58,7 +58,7 @@ class Encoding(ABC):
 
     @staticmethod
     @abstractmethod
-    def check_collection(measures: Measures) -> None:
+    def check_collection(cost: GroundCost, measures: Measures) -> None:
         """Refuse, before anything is solved, measures that this kind of encoder cannot learn from.
 
         Raises:

@@ -10,17 +10,24 @@ from wembed.errors import SettingError
 from wembed.learning.encoders import DWEEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import Pixels
-from wembed.learning.geometric import FEW_MEASURES, LinearEncoding, QuantileEncoding, TransportEncoding
+from wembed.learning.geometric import (
+    FEW_MEASURES,
+    CombinedEncoding,
+    LinearEncoding,
+    QuantileEncoding,
+    TransportEncoding,
+)
 from wembed.learning.losses import squared_distance_error
 from wembed.learning.sinkhorn import SinkhornEncoding
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
 
-__all__ = ["ENCODINGS", "PixelEncoding", "suited"]
+__all__ = ["ENCODINGS", "PixelEncoding", "slower", "suited"]
 
 _PAPER_DIM = 50  # of DWE
 _FEW_ATOMS = 64  # in the largest measure
+_WORTH_MAPS = 1.5  # digits, which slices tell nearly all of, have 1.75, doodles 1.3
 
 
 class PixelEncoding(Encoding):
@@ -45,7 +52,7 @@ class PixelEncoding(Encoding):
         return cls(cost, tuple(description["grid"]), dim)
 
     @staticmethod
-    def check_collection(measures: Measures) -> None:
+    def check_collection(cost: GroundCost, measures: Measures) -> None:
         if measures.grid is None or len(measures.grid) != 2:
             raise SettingError("the dwe encoder takes images in the plane; for other measures use encoder='auto'")
 
@@ -67,7 +74,14 @@ class PixelEncoding(Encoding):
 
 ENCODINGS: dict[str, type[Encoding]] = {
     encoding.kind: encoding
-    for encoding in (QuantileEncoding, TransportEncoding, SinkhornEncoding, PixelEncoding, LinearEncoding)
+    for encoding in (
+        QuantileEncoding,
+        TransportEncoding,
+        CombinedEncoding,
+        SinkhornEncoding,
+        PixelEncoding,
+        LinearEncoding,
+    )
 }
 
 
@@ -81,3 +95,23 @@ def suited(cost: GroundCost, measures: Measures) -> str:
     if dim == 1 or (dim == 2 and len(measures) >= FEW_MEASURES):
         return QuantileEncoding.kind
     return TransportEncoding.kind if dim == 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
+
+
+def slower(quick: str, cost: GroundCost, measures: Measures, share: float) -> str | None:
+    """The name of an encoding that takes optimal maps to encode with, and may be closer than the one that suits.
+
+    Args:
+        quick: the one that suits.
+        cost: the ground cost.
+        measures: the training measures.
+        share: the error of linear optimal transport, as a share of that of the quick one.
+
+    Returns:
+        Maps to several references where linear optimal transport is closer, maps beside slices where it comes near, in
+        the plane; else None, and where the quick one has such maps itself.
+    """
+    if quick == TransportEncoding.kind:
+        return None
+    if share < 1:
+        return TransportEncoding.kind
+    return CombinedEncoding.kind if share < _WORTH_MAPS and cost.is_euclidean and measures.dim == 2 else None

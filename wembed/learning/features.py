@@ -5,14 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
+from scipy.linalg import block_diag
 
 from wembed.errors import MeasureError
 from wembed.measures import Measures
 from wembed.transport.maps import transport_maps
 from wembed.transport.parallel import Progress
 
-__all__ = ["LinearTransport", "Pixels", "SlicedQuantiles", "directions_for", "levels_for"]
+__all__ = [
+    "PLANAR_DIRECTIONS",
+    "LinearTransport",
+    "Pixels",
+    "SlicedQuantiles",
+    "SlicesAndMaps",
+    "directions_for",
+    "levels_for",
+    "rotation",
+]
 
+PLANAR_DIRECTIONS = 16
 _MANY_DIMENSIONS = 64
 _REFERENCE_MEASURES = 300  # that reference atoms are placed by
 _REFERENCE_POINTS = 20_000
@@ -153,6 +164,61 @@ class LinearTransport:
 
 
 @dataclass(frozen=True, eq=False)
+class SlicesAndMaps:
+    """Of a measure in the plane, and of it turned: sliced quantiles, and the optimal maps to one reference.
+
+    In each turn squared distances are the means of those of slices and of maps. A map to the turned measure is found as
+    that to the reference turned the other way round, so that each turn takes one exact solve.
+
+    Attributes:
+        slices: along fixed directions.
+        maps: to the reference, turned the other way round for each of the turns.
+        turns: how far measures are turned, in angles between directions; the first is no turn.
+    """
+
+    slices: SlicedQuantiles
+    maps: LinearTransport
+    turns: tuple[int, ...]
+
+    @classmethod
+    def build(cls, measures: Measures, atoms: int, seed: int, turns: tuple[int, ...]) -> "SlicesAndMaps":
+        """Maps to a reference at k-means centres of the atoms of some of these measures, moved to their centroids."""
+        directions = directions_for(measures.dim, np.random.default_rng(seed))
+        (reference,) = LinearTransport.build(measures, atoms, seed).references
+        place = np.pi / len(directions)
+        references = [reference @ rotation(-turn * place).T for turn in turns]
+        return cls(
+            SlicedQuantiles(directions, levels_for(len(directions))), LinearTransport(np.stack(references)), turns
+        )
+
+    @property
+    def size(self) -> int:
+        """Numbers in the features of one measure."""
+        return self.slices.size + self.maps.size
+
+    def __call__(
+        self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "n features"]:
+        """Features of each measure, in the unit of the support.
+
+        Raises:
+            MeasureError: measures of another dimension than the references.
+            SolverError: a coupling could not be certified.
+        """
+        slices = self.slices(measures)
+        maps = self.maps(measures, n_jobs, progress) * np.float32(len(self.turns) ** 0.5)
+        return np.concatenate([slices, maps], axis=1) * np.float32(0.5**0.5)
+
+    def turned(self, places: int) -> Float64[np.ndarray, "shown features"]:
+        """The map from the features of a measure to the slices, and the map to the reference, of it turned."""
+        shown = self.maps.size // len(self.turns)
+        turn = rotation(places * np.pi / len(self.slices.directions))
+        maps = np.zeros((shown, len(self.turns), shown))
+        maps[:, self.turns.index(places)] = np.kron(np.eye(shown // 2), turn)
+        return block_diag(self.slices.turned(places), maps.reshape(shown, -1))
+
+
+@dataclass(frozen=True, eq=False)
 class Pixels:
     """The image itself, as a density with mean 1.
 
@@ -182,13 +248,18 @@ def directions_for(dim: int, rng: np.random.Generator) -> Float64[np.ndarray, "d
     if dim == 1:
         return np.ones((1, 1))
     if dim == 2:
-        angles = np.arange(16) * np.pi / 16
+        angles = np.arange(PLANAR_DIRECTIONS) * np.pi / PLANAR_DIRECTIONS
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
     if dim > _MANY_DIMENSIONS:
         drawn = rng.standard_normal((2 * _MANY_DIMENSIONS, dim))
         return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
     bases = max(2, -(-24 // dim))
     return np.concatenate([np.linalg.qr(rng.standard_normal((dim, dim)))[0].T for _ in range(bases)])
+
+
+def rotation(angle: float) -> Float64[np.ndarray, "2 2"]:
+    """The plane turned by this angle, anticlockwise."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def levels_for(directions: int) -> int:

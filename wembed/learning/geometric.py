@@ -1,18 +1,27 @@
 """Encodings by geometric features whose Euclidean distance is nearly W_p before anything is learned."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
+from scipy.linalg import block_diag
 
-from wembed.errors import MeasureError
+from wembed.errors import MeasureError, SettingError
 from wembed.learning.augmentation import distorted
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
-from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
+from wembed.learning.features import (
+    PLANAR_DIRECTIONS,
+    LinearTransport,
+    SlicedQuantiles,
+    SlicesAndMaps,
+    directions_for,
+    levels_for,
+    rotation,
+)
 from wembed.learning.losses import distance_error, suited_loss
 from wembed.learning.training import Auxiliary, Examples
 from wembed.measures import Measures
@@ -34,6 +43,7 @@ _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
 _AUXILIARY_REFERENCES = 4  # at most
+_BLOCK = 4096  # measures in one go
 _LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
 
 
@@ -53,7 +63,7 @@ class GeometricEncoding(Encoding):
         self.loss = distance_error
 
     @staticmethod
-    def check_collection(measures: Measures) -> None:
+    def check_collection(cost: GroundCost, measures: Measures) -> None:
         """Any measures will do."""
 
     def start_from(self, examples: Examples) -> None:
@@ -92,7 +102,10 @@ class GeometricEncoding(Encoding):
 
 
 class _FeatureEncoding(GeometricEncoding):
-    """Features of the centred measure, and a perceptron that learns what they miss."""
+    """Features of the centred measure, and a perceptron that learns what they miss.
+
+    In the plane, where turns keep all distances, features that tell of turned measures too are seen in three turns.
+    """
 
     module: PerceptronEncoder | ProjectionEncoder | TurnedEncoder
     network: ClassVar[type[PerceptronEncoder | ProjectionEncoder]] = PerceptronEncoder
@@ -100,20 +113,33 @@ class _FeatureEncoding(GeometricEncoding):
     def __init__(
         self,
         cost: GroundCost,
-        features: SlicedQuantiles | LinearTransport,
+        features: SlicedQuantiles | LinearTransport | SlicesAndMaps,
         centre: np.ndarray,
         dim: int | None,
         places: np.ndarray | None,
     ) -> None:
         super().__init__(cost, centre, dim, places)
         self.features = features
-        self.shown = features.size + (0 if self.exact_dim else len(centre))  # numbers that the encoder sees
+        turns = self.turns
+        beside = 0 if self.exact_dim else len(centre)
+        self.shown = features.size + beside if turns is None else turns.shape[1]  # numbers that it is trained on
         self.dim = self.shown + self.exact_dim if dim is None else dim
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
+    @property
+    def turns(self) -> Float64[np.ndarray, "turns shown inputs"] | None:
+        """Maps of the inputs to what is seen of a measure in each turn, unturned first; None where there are none."""
+        if isinstance(self.features, LinearTransport) or not self.cost.is_euclidean or len(self.centre) != 2:
+            return None
+        maps = [self.features.turned(turn) for turn in _TURNS]
+        if not self.exact_dim:
+            turns = [rotation(turn * np.pi / PLANAR_DIRECTIONS) for turn in _TURNS]
+            maps = [block_diag(*beside) for beside in zip(maps, turns, strict=True)]
+        return np.stack(maps)
+
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
-    ) -> Float32[np.ndarray, "n features"]:
+    ) -> Float32[np.ndarray, "n inputs"]:
         return self._seen(self.placed(measures), unit, n_jobs, progress)
 
     def start_from(self, examples: Examples) -> None:
@@ -121,10 +147,20 @@ class _FeatureEncoding(GeometricEncoding):
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
 
+    def finish(self, examples: Examples) -> None:
+        turns = self.turns
+        if turns is not None:
+            assert isinstance(self.module, PerceptronEncoder)
+            views = _views(examples.features, turns, np.unique(examples.train_pairs))
+            self.module = TurnedEncoder.of(self.module, turns, views)
+
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
-    ) -> Float32[np.ndarray, "copies n features"]:
-        placed, count = self.placed(measures), self._affordable_copies(len(measures))
+    ) -> Float32[np.ndarray, "copies n shown"]:
+        turns, placed = self.turns, self.placed(measures)
+        count = self._affordable_copies(len(measures))
+        if turns is not None:
+            return self._turned(placed, turns[:count], unit, n_jobs, progress)
         maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
         copies = np.empty((len(maps), len(measures), self.shown), dtype=np.float32)
         for number, turn in enumerate(maps):
@@ -137,8 +173,30 @@ class _FeatureEncoding(GeometricEncoding):
             copies[number] = self._seen(replace(placed, support=moved), unit, n_jobs, show)
         return copies
 
+    def _turned(
+        self, placed: Measures, turns: np.ndarray, unit: float, n_jobs: int, progress: Progress | None
+    ) -> Float32[np.ndarray, "turns n shown"]:
+        """What is seen of measures in each turn."""
+        copies = np.empty((len(turns), len(placed), self.shown), dtype=np.float32)
+        maps = turns.astype(np.float32).transpose(0, 2, 1)
+        for start in range(0, len(placed), _BLOCK):
+            block = placed[start : start + _BLOCK]
+
+            def show(done: int, total: int, before: int = start, count: int = len(block)) -> None:
+                if progress:
+                    progress(before + done * count // total, len(placed))
+
+            copies[:, start : start + _BLOCK] = self._seen(block, unit, n_jobs, show) @ maps
+        return copies
+
     def _affordable_copies(self, measures: int) -> int:
         return int(max(1, min(_COPIES, _COPY_BYTES // (measures * self.shown * 4))))
+
+    def _make_room(self) -> None:
+        """For the weights of an encoder that is trained."""
+        turns = self.turns
+        if turns is not None:
+            self.module = TurnedEncoder(turns.shape[2], self.dim - self.exact_dim, len(turns))
 
     @abstractmethod
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
@@ -152,25 +210,11 @@ class _FeatureEncoding(GeometricEncoding):
 
 
 class QuantileEncoding(_FeatureEncoding):
-    """Sliced quantiles of the centred measure; in the plane, where turns keep all distances, of it in three turns."""
+    """Sliced quantiles of the centred measure."""
 
     kind = "quantiles"
     batch_pairs = 896  # twice as many took a third longer and brought nothing (docs/notes.md)
     features: SlicedQuantiles
-
-    @property
-    def turns(self) -> Float64[np.ndarray, "turns shown shown"] | None:
-        """Maps of what the encoder sees of a measure to what it sees of it turned, the identity first."""
-        if not self.cost.is_euclidean or self.features.directions.shape[1] != 2:
-            return None
-        slices = self.features.size
-        maps = np.zeros((len(_TURNS), self.shown, self.shown))
-        for turn, places in zip(maps, _TURNS, strict=True):
-            turn[:slices, :slices] = self.features.turned(places)
-            angle = places * np.pi / len(self.features.directions)
-            if not self.exact_dim:
-                turn[slices:, slices:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        return maps
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "QuantileEncoding":
@@ -185,27 +229,8 @@ class QuantileEncoding(_FeatureEncoding):
     ) -> "QuantileEncoding":
         features = SlicedQuantiles(arrays["directions"], description["levels"])
         encoding = cls(cost, features, arrays["centre"], dim, arrays.get("places"))
-        if encoding.turns is not None:
-            encoding.module = TurnedEncoder(encoding.shown, dim - encoding.exact_dim, len(_TURNS))
+        encoding._make_room()
         return encoding
-
-    def finish(self, examples: Examples) -> None:
-        turns = self.turns
-        if turns is not None:
-            assert isinstance(self.module, PerceptronEncoder)
-            self.module = TurnedEncoder.of(self.module, turns, examples.features[0, np.unique(examples.train_pairs)])
-
-    def copies(
-        self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
-    ) -> Float32[np.ndarray, "copies n features"]:
-        turns = self.turns
-        if turns is None:
-            return super().copies(measures, unit, seed, n_jobs, progress)
-        copies = np.empty((self._affordable_copies(len(measures)), len(measures), self.shown), dtype=np.float32)
-        copies[0] = self._seen(self.placed(measures), unit)
-        for copy, turn in zip(copies[1:], turns[1:], strict=False):
-            np.matmul(copies[0], turn.T.astype(np.float32), out=copy)
-        return copies
 
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
@@ -281,13 +306,63 @@ class TransportEncoding(_FeatureEncoding):
         return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // measures))
 
     def rate_for(self, pairs: int) -> float:
-        return self.learning_rate * min(pairs / 16_000, 1.0)  # what it starts from is good: few pairs spoil it
+        return _gentle(self.learning_rate, pairs)
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
     def arrays(self) -> dict[str, np.ndarray]:
         return super().arrays() | {"references": self.features.references}
+
+    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
+        return self.features(placed, n_jobs, progress)
+
+
+class CombinedEncoding(_FeatureEncoding):
+    """Sliced quantiles beside the optimal maps to one reference, of measures in the plane."""
+
+    kind = "combined"
+    learning_rate = 1e-3
+    batch_pairs = QuantileEncoding.batch_pairs
+    waits_from = 400
+    features: SlicesAndMaps
+
+    @classmethod
+    def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "CombinedEncoding":
+        placed, centre, places = cls.layout(cost, training)
+        features = SlicesAndMaps.build(placed, _PLANAR_REFERENCE_ATOMS, seed, _TURNS)
+        return cls(cost, features, centre, dim, places)
+
+    @classmethod
+    def restored(
+        cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "CombinedEncoding":
+        slices = SlicedQuantiles(arrays["directions"], description["levels"])
+        features = SlicesAndMaps(slices, LinearTransport(arrays["references"]), _TURNS)
+        encoding = cls(cost, features, arrays["centre"], dim, None)
+        encoding._make_room()
+        return encoding
+
+    @staticmethod
+    def check_collection(cost: GroundCost, measures: Measures) -> None:
+        if not cost.is_euclidean or measures.dim != 2:
+            raise SettingError(
+                "the combined encoder takes measures in the plane under the euclidean metric; for these use "
+                "encoder='auto'"
+            )
+
+    def rate_for(self, pairs: int) -> float:
+        return _gentle(self.learning_rate, pairs)
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": self.kind, "levels": self.features.slices.levels}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        shown = {"directions": self.features.slices.directions, "references": self.features.maps.references}
+        return super().arrays() | shown
+
+    def _affordable_copies(self, measures: int) -> int:
+        return len(_TURNS)  # what takes long, and is needed in each turn once it is trained, are the maps
 
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
@@ -306,6 +381,19 @@ class LinearEncoding(TransportEncoding):
 
     def _affordable_copies(self, measures: int) -> int:
         return 1
+
+
+def _gentle(rate: float, pairs: int) -> float:
+    """A learning rate for what is good from the start: few pairs spoil it."""
+    return rate * min(pairs / 16_000, 1.0)
+
+
+def _views(copies: np.ndarray, turns: np.ndarray, rows: np.ndarray) -> Iterator[Float32[np.ndarray, "turns _ shown"]]:
+    """Of these measures what is seen in each turn, in blocks; copies that are not there are turned from the first."""
+    missing = turns[len(copies) :].astype(np.float32).transpose(0, 2, 1)
+    for start in range(0, len(rows), _BLOCK):
+        there = copies[: len(turns), rows[start : start + _BLOCK]]
+        yield np.concatenate([there, there[:1] @ missing]) if len(missing) else there
 
 
 def _principal(rows: Float32[np.ndarray, "n t"], most: int) -> Float32[np.ndarray, "n k"]:
