@@ -67,12 +67,12 @@ def test_the_same_seed_gives_the_same_decoder_and_leaves_torch_alone(
     np.testing.assert_array_equal(made[0].weights, made[1].weights)
 
 
-def clouds(count: int, seed: int = 0) -> Measures:
+def clouds(count: int, seed: int = 0, dim: int = 3) -> Measures:
     rng = np.random.default_rng(seed)
-    shapes = [rng.exponential(1.0, 3) for _ in range(count)]
+    shapes = [rng.exponential(1.0, dim) for _ in range(count)]
     sizes = rng.integers(30, 60, count)
     return Measures.from_point_clouds(
-        [rng.standard_normal((n, 3)) * s + 5 * rng.standard_normal(3) for n, s in zip(sizes, shapes, strict=True)],
+        [rng.standard_normal((n, dim)) * s + 5 * rng.standard_normal(dim) for n, s in zip(sizes, shapes, strict=True)],
         [rng.exponential(1.0, n) for n in sizes],
     )
 
@@ -244,11 +244,12 @@ def test_a_training_with_a_decoder_goes_on_where_it_was_interrupted(
     np.testing.assert_array_equal(embedder.decode(vectors).weights, whole.decode(vectors).weights)
 
 
-def test_clouds_are_decoded_by_what_was_trained_along(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("encoder", "dim"), [("transport", 3), ("combined", 2)])
+def test_clouds_are_decoded_by_what_was_trained_along(encoder: str, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometric, "_MAPPED_COPIES", 1)  # as above
-    measures = clouds(140)
+    measures = clouds(140, dim=dim)
     training = replace(JOINT, steps=30)
-    embedder = Embedder(encoder="transport", pairs=800, n_jobs=1, training=training, calibration=0)
+    embedder = Embedder(encoder=encoder, pairs=800, n_jobs=1, training=training, calibration=0)
     embedder.fit(measures[:120])
     made = embedder.decode(embedder.transform(measures[120:]))
     np.testing.assert_allclose(made.centroids(), measures[120:].centroids(), atol=1e-4)

@@ -56,6 +56,7 @@ def test_the_copies_are_of_the_measures_turned(
     for copy, places in zip(copies, (0, 1, -1), strict=True):
         seen = made.inputs(turned(measures, places * PLACE, made.centre), 0.5) @ turns[0].T
         np.testing.assert_allclose(copy, seen, atol=1e-5)
+    np.testing.assert_allclose(made.inputs_of(copies), made.inputs(measures, 0.5), atol=1e-5)
     assert sorted(done) == done
     assert {total for _, total in done} <= {len(measures)}
 

@@ -181,7 +181,7 @@ def fit(
     encoder: Annotated[
         str,
         typer.Option(
-            help="quantiles, transport, sinkhorn or linear; dwe, for images; auto takes what suits the measures."
+            help="quantiles, transport, combined, sinkhorn or linear; dwe, for images; auto takes what suits."
         ),
     ] = "auto",
     steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045

@@ -74,16 +74,19 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
-            others as many as the maps have.
+            others as many as they see.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
-            references and a perceptron; "sinkhorn", entropic linear optimal transport to a learned reference, and
-            roots of the covariance; "dwe", the network of the method's paper, for images; "linear", linear optimal
-            transport to one reference, with nothing learned; or "auto": quantiles on a line and in the plane; transport
-            where there are fewer than 200 training measures, and beyond the plane; sinkhorn beyond it where measures
-            have few atoms; and without a `dim` or a decoder trained along, where linear is closer to validation pairs
-            by more than chance, transport too, or linear if it still is.
+            references and a perceptron; "combined", in the plane under the euclidean metric, sliced quantiles and
+            linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn", entropic linear
+            optimal transport to a learned reference, and roots of the covariance; "dwe", the network of the method's
+            paper, for images; "linear", linear optimal transport to one reference, with nothing learned; or "auto":
+            quantiles on a line and in the plane; transport where there are fewer than 200 training measures, and
+            beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a decoder trained
+            along, "auto" learns transport as well where linear is closer to validation pairs, and combined where it
+            comes within one and a half times the error; that, or linear, is taken where it is closer by more than
+            chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -798,7 +801,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             assert training.steps is not None
             settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)
             with bar(self.verbose, "decoder", unit="steps") as show:
-                finish_decoding(decoding, task, encoding, settings, show)
+                finish_decoding(decoding, task, encoding, encoding.inputs_of(inputs[:, rows]), settings, show)
         self._encoding, self._decoding, self._unit, self._grid = encoding, decoding, unit, measures.grid
         self.encoder_, self.dim_ = name, encoding.dim
         self.split_ = solved.split

@@ -363,7 +363,12 @@ def _vectors(head: Reconstruction, encoder: nn.Module, rows: Float32[np.ndarray,
 
 
 def finish_decoding(
-    decoding: Decoding, task: Auxiliary, encoding: Encoding, settings: DecoderSettings, progress: Progress
+    decoding: Decoding,
+    task: Auxiliary,
+    encoding: Encoding,
+    features: Float32[np.ndarray, "n *shape"],
+    settings: DecoderSettings,
+    progress: Progress,
 ) -> None:
     """Train a decoder on alone, in place, for the state that the encoder it was trained with is left in.
 
@@ -373,11 +378,15 @@ def finish_decoding(
         decoding: as `joint_decoding` gave it, and trained.
         task: the same.
         encoding: the encoder, trained.
+        features: what it sees of the measures now.
         settings: how; its atoms and mixtures are left aside.
         progress: called with the steps done and the steps in all.
     """
     assert isinstance(task.head, Reconstruction)
-    vectors = _vectors(task.head.cpu(), encoding.module.cpu().eval(), task.features).numpy()
+    exact = task.features[:, math.prod(task.head.shape) :]
+    rows = np.concatenate([features.reshape(len(features), -1), exact], axis=1)
+    head = Reconstruction(decoding.module, features.shape[1:], task.head.unit)
+    vectors = _vectors(head.cpu(), encoding.module.cpu().eval(), rows).numpy()
     order = np.random.default_rng([settings.seed, 12]).permutation(len(vectors))
     check = np.sort(order[: max(1, min(_MOST_CHECKED, len(order) // 10))])
     with torch.random.fork_rng(devices=[]):

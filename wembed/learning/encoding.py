@@ -104,6 +104,10 @@ class Encoding(ABC):
         """The inputs as they are, and after isometries that move all measures alike, for training."""
         return self.inputs(measures, unit, n_jobs, progress)[None]
 
+    def inputs_of(self, copies: Float32[np.ndarray, "copies n *shape"]) -> Float32[np.ndarray, "n *inputs"]:
+        """The inputs of measures that these are copies of: what the finished encoder sees."""
+        return np.asarray(copies[0])
+
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
     ) -> Auxiliary | None:

@@ -361,6 +361,12 @@ class CombinedEncoding(_FeatureEncoding):
         shown = {"directions": self.features.slices.directions, "references": self.features.maps.references}
         return super().arrays() | shown
 
+    def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
+        turns = self.turns
+        assert turns is not None  # check_collection has seen to it
+        back = turns / np.square(turns).sum(axis=(0, 1))  # rows are orthonormal: each turn is turned back by itself
+        return np.asarray(np.matmul(copies, back.astype(np.float32)).sum(axis=0))
+
     def _affordable_copies(self, measures: int) -> int:
         return len(_TURNS)  # what takes long, and is needed in each turn once it is trained, are the maps
 
