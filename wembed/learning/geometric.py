@@ -44,6 +44,7 @@ _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
 _AUXILIARY_REFERENCES = 4  # at most
 _BLOCK = 4096  # measures in one go
+_AXES_FROM = 20_000  # measures, at most, that the axes of all turns are found by
 _LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
 
 
@@ -151,8 +152,9 @@ class _FeatureEncoding(GeometricEncoding):
         turns = self.turns
         if turns is not None:
             assert isinstance(self.module, PerceptronEncoder)
-            views = _views(examples.features, turns, np.unique(examples.train_pairs))
-            self.module = TurnedEncoder.of(self.module, turns, views)
+            rows = np.unique(examples.train_pairs)
+            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _AXES_FROM)).astype(int)]
+            self.module = TurnedEncoder.of(self.module, turns, _views(examples.features, turns, some))
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
