@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 from wembed import DistanceStore, Measures
 from wembed.euclidean import distances_between
 from wembed.learning.baselines import Embedding, LinearOT, SlicedWasserstein
-from wembed.learning.features import SlicedQuantiles, directions_for, levels_for
+from wembed.learning.features import SlicedQuantiles
 from wembed.transport.pairs import Split
 
 _ENOUGH = 2_000  # pairs for one scale
@@ -201,10 +201,10 @@ class SlicedBounds:
 
     def _bounds(self, measures: Measures) -> np.ndarray:
         """Mean, most and least W_2 along a line, over directions; distance of the means; root of the spreads."""
-        directions = directions_for(measures.dim, np.random.default_rng(0))
-        levels = levels_for(len(directions))
-        slices = SlicedQuantiles(directions, levels)(measures).reshape(len(measures), len(directions), levels)
-        scale = (len(directions) / measures.dim) ** 0.5
+        features = SlicedQuantiles.build(measures.dim, 0)
+        directions = len(features.directions)
+        slices = features(measures).reshape(len(measures), directions, features.levels)
+        scale = (directions / measures.dim) ** 0.5
         along = np.stack([scale * distances_between(rows, rows) for rows in slices.transpose(1, 0, 2).copy()])
         means = between_centroids(measures)
         spread = np.array([np.trace(_covariance(m.support, m.weights)) for m in measures])

@@ -42,7 +42,7 @@ from wembed.transport.bounds import Bounds
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Split, random_pairs
-from wembed.transport.parallel import Progress, check_jobs, exact_distances
+from wembed.transport.parallel import Progress, check_jobs, exact_distances, of_block
 from wembed.transport.slices import check_triangles
 from wembed.transport.store import DistanceStore
 from wembed.trust import Asked, Trust, answered, answered_each
@@ -245,10 +245,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         with bar(self.verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
-
-                def within(done: int, total: int, before: int = start, count: int = len(batch)) -> None:
-                    show(before + count * done // total, len(measures))
-
+                within = of_block(show, start, len(batch), len(measures))
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
                     inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs, within))
                     parts = [encoding.module(rows.to(self.device)) for rows in torch.split(inputs, _ROWS)]
@@ -646,7 +643,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Raises:
             SettingError: the message names the parameter.
         """
-        GroundCost(self.metric, self.order).check(measures)
+        cost = GroundCost(self.metric, self.order)
+        cost.check(measures)
         if not (isinstance(self.pairs, str) and self.pairs == "auto"):
             whole("pairs", self.pairs, 1, also=", or 'auto'")
         if self.dim is not None and whole("dim", self.dim, 1) > _MOST_NUMBERS:
@@ -660,9 +658,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         if self.encoder not in ("auto", *ENCODINGS):
             raise SettingError(f"unknown encoder {self.encoder!r}; choose one of auto, {', '.join(ENCODINGS)}")
         if self.encoder != "auto":
-            ENCODINGS[self.encoder].check_collection(GroundCost(self.metric, self.order), measures)
+            ENCODINGS[self.encoder].check_collection(cost, measures)
         if self.training is not None and self.training.reconstruction:
-            suited_decoding(measures, GroundCost(self.metric, self.order))
+            suited_decoding(measures, cost)
             if self.encoder == LinearEncoding.kind:
                 raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
         if not _there(self.device):
@@ -717,7 +715,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """Learn the encoder that was asked for, or else the one that suits.
 
         Left to choose, it learns from optimal maps as well where linear optimal transport comes close enough to some
-        validation pairs, and takes what is closest, by more than chance, of what is quickest to encode with.
+        validation pairs. Of what was learned first, what was learned from maps, and linear optimal transport, it takes
+        a later one only where that is closer by more than chance.
 
         Returns:
             The predicted distances of validation pairs, and the seconds to encode a measure.

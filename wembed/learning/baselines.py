@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from wembed.euclidean import distances_of_pairs
 from wembed.learning.calibration import fitted_scale
-from wembed.learning.features import LinearTransport, SlicedQuantiles, directions_for, levels_for
+from wembed.learning.features import LinearTransport, SlicedQuantiles
 from wembed.measures import Measures
 
 __all__ = ["Embedding", "LinearOT", "SlicedWasserstein"]
@@ -26,8 +26,7 @@ class SlicedWasserstein:
     """Sliced W_2 with one fitted scale, and the centroid beside it: a stand-in for euclidean W_2."""
 
     def __init__(self, dim: int, seed: int = 0) -> None:
-        directions = directions_for(dim, np.random.default_rng(seed))
-        self.features = SlicedQuantiles(directions, levels_for(len(directions)))
+        self.features = SlicedQuantiles.build(dim, seed)
         self.scale = 1.0
 
     def fit(self, measures: Measures, pairs: np.ndarray, distances: np.ndarray) -> "SlicedWasserstein":

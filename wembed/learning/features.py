@@ -13,17 +13,16 @@ from wembed.transport.maps import transport_maps
 from wembed.transport.parallel import Progress
 
 __all__ = [
-    "PLANAR_DIRECTIONS",
     "LinearTransport",
     "Pixels",
     "SlicedQuantiles",
     "SlicesAndMaps",
     "directions_for",
     "levels_for",
-    "rotation",
+    "planar_turn",
 ]
 
-PLANAR_DIRECTIONS = 16
+_PLANAR_DIRECTIONS = 16
 _MANY_DIMENSIONS = 64
 _REFERENCE_MEASURES = 300  # that reference atoms are placed by
 _REFERENCE_POINTS = 20_000
@@ -44,6 +43,12 @@ class SlicedQuantiles:
 
     directions: Float64[np.ndarray, "directions dim"]
     levels: int
+
+    @classmethod
+    def build(cls, dim: int, seed: int) -> "SlicedQuantiles":
+        """As many directions, and steps of mass, as suit the dimension."""
+        directions = directions_for(dim, np.random.default_rng(seed))
+        return cls(directions, levels_for(len(directions)))
 
     @property
     def size(self) -> int:
@@ -183,18 +188,19 @@ class SlicesAndMaps:
     @classmethod
     def build(cls, measures: Measures, atoms: int, seed: int, turns: tuple[int, ...]) -> "SlicesAndMaps":
         """Maps to a reference at k-means centres of the atoms of some of these measures, moved to their centroids."""
-        directions = directions_for(measures.dim, np.random.default_rng(seed))
         (reference,) = LinearTransport.build(measures, atoms, seed).references
-        place = np.pi / len(directions)
-        references = [reference @ rotation(-turn * place).T for turn in turns]
-        return cls(
-            SlicedQuantiles(directions, levels_for(len(directions))), LinearTransport(np.stack(references)), turns
-        )
+        references = np.stack([reference @ planar_turn(-turn).T for turn in turns])
+        return cls(SlicedQuantiles.build(measures.dim, seed), LinearTransport(references), turns)
 
     @property
     def size(self) -> int:
         """Numbers in the features of one measure."""
         return self.slices.size + self.maps.size
+
+    @property
+    def shown(self) -> int:
+        """Numbers of them that tell of one turn."""
+        return self.slices.size + self.maps.size // len(self.turns)
 
     def __call__(
         self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None
@@ -212,9 +218,8 @@ class SlicesAndMaps:
     def turned(self, places: int) -> Float64[np.ndarray, "shown features"]:
         """The map from the features of a measure to the slices, and the map to the reference, of it turned."""
         shown = self.maps.size // len(self.turns)
-        turn = rotation(places * np.pi / len(self.slices.directions))
         maps = np.zeros((shown, len(self.turns), shown))
-        maps[:, self.turns.index(places)] = np.kron(np.eye(shown // 2), turn)
+        maps[:, self.turns.index(places)] = np.kron(np.eye(shown // 2), planar_turn(places))
         return block_diag(self.slices.turned(places), maps.reshape(shown, -1))
 
 
@@ -248,7 +253,7 @@ def directions_for(dim: int, rng: np.random.Generator) -> Float64[np.ndarray, "d
     if dim == 1:
         return np.ones((1, 1))
     if dim == 2:
-        angles = np.arange(PLANAR_DIRECTIONS) * np.pi / PLANAR_DIRECTIONS
+        angles = np.arange(_PLANAR_DIRECTIONS) * np.pi / _PLANAR_DIRECTIONS
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
     if dim > _MANY_DIMENSIONS:
         drawn = rng.standard_normal((2 * _MANY_DIMENSIONS, dim))
@@ -257,8 +262,9 @@ def directions_for(dim: int, rng: np.random.Generator) -> Float64[np.ndarray, "d
     return np.concatenate([np.linalg.qr(rng.standard_normal((dim, dim)))[0].T for _ in range(bases)])
 
 
-def rotation(angle: float) -> Float64[np.ndarray, "2 2"]:
-    """The plane turned by this angle, anticlockwise."""
+def planar_turn(places: int) -> Float64[np.ndarray, "2 2"]:
+    """The plane turned anticlockwise by so many times the angle from one direction to the next."""
+    angle = places * np.pi / _PLANAR_DIRECTIONS
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 

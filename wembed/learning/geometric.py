@@ -13,20 +13,12 @@ from wembed.errors import MeasureError, SettingError
 from wembed.learning.augmentation import distorted
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
-from wembed.learning.features import (
-    PLANAR_DIRECTIONS,
-    LinearTransport,
-    SlicedQuantiles,
-    SlicesAndMaps,
-    directions_for,
-    levels_for,
-    rotation,
-)
+from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turn
 from wembed.learning.losses import distance_error, suited_loss
 from wembed.learning.training import Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
-from wembed.transport.parallel import Progress, work_of
+from wembed.transport.parallel import Progress, of_block, work_of
 
 __all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
 
@@ -121,21 +113,26 @@ class _FeatureEncoding(GeometricEncoding):
     ) -> None:
         super().__init__(cost, centre, dim, places)
         self.features = features
-        turns = self.turns
-        beside = 0 if self.exact_dim else len(centre)
-        self.shown = features.size + beside if turns is None else turns.shape[1]  # numbers that it is trained on
+        self.beside = 0 if self.exact_dim else len(centre)  # numbers of the centroid among the inputs
+        shown = features.shown if isinstance(features, SlicesAndMaps) else features.size
+        self.shown = shown + self.beside  # numbers that it is trained on
         self.dim = self.shown + self.exact_dim if dim is None else dim
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
     @property
+    def _is_turned(self) -> bool:
+        plane = self.cost.is_euclidean and len(self.centre) == 2
+        return plane and not isinstance(self.features, LinearTransport)
+
+    @property
     def turns(self) -> Float64[np.ndarray, "turns shown inputs"] | None:
         """Maps of the inputs to what is seen of a measure in each turn, unturned first; None where there are none."""
-        if isinstance(self.features, LinearTransport) or not self.cost.is_euclidean or len(self.centre) != 2:
+        if not self._is_turned:
             return None
+        assert not isinstance(self.features, LinearTransport)
         maps = [self.features.turned(turn) for turn in _TURNS]
-        if not self.exact_dim:
-            turns = [rotation(turn * np.pi / PLANAR_DIRECTIONS) for turn in _TURNS]
-            maps = [block_diag(*beside) for beside in zip(maps, turns, strict=True)]
+        if self.beside:
+            maps = [block_diag(features, planar_turn(turn)) for features, turn in zip(maps, _TURNS, strict=True)]
         return np.stack(maps)
 
     def inputs(
@@ -183,11 +180,7 @@ class _FeatureEncoding(GeometricEncoding):
         maps = turns.astype(np.float32).transpose(0, 2, 1)
         for start in range(0, len(placed), _BLOCK):
             block = placed[start : start + _BLOCK]
-
-            def show(done: int, total: int, before: int = start, count: int = len(block)) -> None:
-                if progress:
-                    progress(before + done * count // total, len(placed))
-
+            show = progress and of_block(progress, start, len(block), len(placed))
             copies[:, start : start + _BLOCK] = self._seen(block, unit, n_jobs, show) @ maps
         return copies
 
@@ -196,9 +189,8 @@ class _FeatureEncoding(GeometricEncoding):
 
     def _make_room(self) -> None:
         """For the weights of an encoder that is trained."""
-        turns = self.turns
-        if turns is not None:
-            self.module = TurnedEncoder(turns.shape[2], self.dim - self.exact_dim, len(turns))
+        if self._is_turned:
+            self.module = TurnedEncoder(self.features.size + self.beside, self.dim - self.exact_dim, len(_TURNS))
 
     @abstractmethod
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
@@ -221,9 +213,7 @@ class QuantileEncoding(_FeatureEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "QuantileEncoding":
         placed, centre, places = cls.layout(cost, training)
-        directions = directions_for(placed.dim, np.random.default_rng(seed))
-        features = SlicedQuantiles(directions, levels_for(len(directions)))
-        return cls(cost, features, centre, dim or _DIM, places)
+        return cls(cost, SlicedQuantiles.build(placed.dim, seed), centre, dim or _DIM, places)
 
     @classmethod
     def restored(
@@ -274,13 +264,25 @@ class QuantileEncoding(_FeatureEncoding):
         return self.features(placed)
 
 
-class TransportEncoding(_FeatureEncoding):
+class _MappedEncoding(_FeatureEncoding):
+    """Features that take exact optimal maps: slow to have, and good from the start."""
+
+    learning_rate = 1e-3
+    waits_from = 400
+    features: LinearTransport | SlicesAndMaps
+
+    def rate_for(self, pairs: int) -> float:
+        return self.learning_rate * min(pairs / 16_000, 1.0)  # few pairs spoil what is good
+
+    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
+        return self.features(placed, n_jobs, progress)
+
+
+class TransportEncoding(_MappedEncoding):
     """Linear optimal transport of the centred measure to a few references, each map found exactly."""
 
     kind = "transport"
     steps = 500
-    learning_rate = 1e-3
-    waits_from = 400
     features: LinearTransport
 
     @classmethod
@@ -307,26 +309,18 @@ class TransportEncoding(_FeatureEncoding):
             return 1
         return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // measures))
 
-    def rate_for(self, pairs: int) -> float:
-        return _gentle(self.learning_rate, pairs)
-
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
     def arrays(self) -> dict[str, np.ndarray]:
         return super().arrays() | {"references": self.features.references}
 
-    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
-        return self.features(placed, n_jobs, progress)
 
-
-class CombinedEncoding(_FeatureEncoding):
+class CombinedEncoding(_MappedEncoding):
     """Sliced quantiles beside the optimal maps to one reference, of measures in the plane."""
 
     kind = "combined"
-    learning_rate = 1e-3
     batch_pairs = QuantileEncoding.batch_pairs
-    waits_from = 400
     features: SlicesAndMaps
 
     @classmethod
@@ -353,9 +347,6 @@ class CombinedEncoding(_FeatureEncoding):
                 "encoder='auto'"
             )
 
-    def rate_for(self, pairs: int) -> float:
-        return _gentle(self.learning_rate, pairs)
-
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind, "levels": self.features.slices.levels}
 
@@ -372,9 +363,6 @@ class CombinedEncoding(_FeatureEncoding):
     def _affordable_copies(self, measures: int) -> int:
         return len(_TURNS)  # what takes long, and is needed in each turn once it is trained, are the maps
 
-    def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
-        return self.features(placed, n_jobs, progress)
-
 
 class LinearEncoding(TransportEncoding):
     """Linear optimal transport to one reference of many atoms, as it is: the best that can be had without learning."""
@@ -389,11 +377,6 @@ class LinearEncoding(TransportEncoding):
 
     def _affordable_copies(self, measures: int) -> int:
         return 1
-
-
-def _gentle(rate: float, pairs: int) -> float:
-    """A learning rate for what is good from the start: few pairs spoil it."""
-    return rate * min(pairs / 16_000, 1.0)
 
 
 def _views(copies: np.ndarray, turns: np.ndarray, rows: np.ndarray) -> Iterator[Float32[np.ndarray, "turns _ shown"]]:

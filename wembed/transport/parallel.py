@@ -26,6 +26,7 @@ __all__ = [
     "exact_distances",
     "in_threads",
     "in_workers",
+    "of_block",
     "solve_blocks",
     "start_workers",
     "work_boundaries",
@@ -38,6 +39,15 @@ ALONE_WORK = 2e9  # below this, starting workers costs more than it saves
 _CHUNK = 200_000  # pairs looked at in one go while cutting a plan into blocks
 
 Progress = Callable[[int, int], None]  # (pairs done, pairs in all)
+
+
+def of_block(progress: Progress, start: int, count: int, everything: int) -> Progress:
+    """For the progress of `count` things, from `start` on, that tells `progress` of the progress of everything."""
+
+    def show(done: int, total: int) -> None:
+        progress(start + count * done // total, everything)
+
+    return show
 
 
 def exact_distances(
