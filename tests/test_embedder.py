@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
 import wembed
-from wembed import Embedder, Measures, SettingError, TrainingSettings
+from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
 from wembed import embedder as embedder_module
 from wembed.learning import curve, evaluation
 
@@ -97,6 +98,25 @@ def test_a_store_and_no_store_give_the_same_model(quick: TrainingSettings, tmp_p
     alone = Embedder(dim=8, pairs=400, training=quick).fit(measures)
     stored = Embedder(dim=8, training=quick).fit(measures, distances=wembed.precompute(measures, tmp_path, pairs=400))
     np.testing.assert_array_equal(alone.transform(measures), stored.transform(measures))
+
+
+def test_a_solve_is_timed_by_many_pairs_and_not_the_first(
+    quick: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures = clouds(60, 2)
+    store = wembed.precompute(measures, tmp_path, pairs=400)
+    now, calls = 0.0, list[int]()
+
+    def takes_time(_: Measures, pairs: np.ndarray, cost: GroundCost) -> None:
+        nonlocal now
+        calls.append(len(pairs))
+        now += 0.01 * len(pairs) + (0.0 if len(calls) > 1 else 5.0)
+
+    monkeypatch.setattr("wembed.embedder.solve_pairs", takes_time)
+    monkeypatch.setattr("wembed.embedder.time", SimpleNamespace(perf_counter=lambda: now))
+    fitted = Embedder(training=quick, n_jobs=2).fit(measures, distances=store)
+    assert fitted.learning_curve_.seconds_a_pair == pytest.approx(0.01 / 2)
+    assert calls == [1, 1, 2, 4, 8, 16]
 
 
 def test_encoding_that_takes_a_while_shows_a_bar(

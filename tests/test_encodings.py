@@ -12,7 +12,7 @@ import wembed
 import wembed.embedder as embedder_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning import geometric, sinkhorn
-from wembed.learning.encodings import slower, suited
+from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.geometric import LinearEncoding, TransportEncoding
 
 DIM = 6
@@ -261,6 +261,25 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
     assert again.encoder_ == "transport"
     np.testing.assert_array_equal(again.transform(measures), whole.transform(measures))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["quantiles", "transport", "combined", "linear"])
+def test_what_a_fit_has_seen_of_a_measure_is_not_found_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, encoded, encode = clouds(0, 120, 6, 2), list[np.ndarray](), Embedder.encode
+    monkeypatch.setattr(Embedder, "encode", lambda *given: [encoded.append(given[1].digests()), encode(*given)][1])
+    monkeypatch.setattr(ENCODINGS[name], "waits_from", 4)  # one measure is encoded to see how long it takes
+    store = wembed.precompute(measures, tmp_path / "distances", 2_000, n_jobs=1)
+    training = TrainingSettings(steps=15, auxiliary=0)
+    fitted = Embedder(encoder=name, training=training, n_jobs=1).fit(measures, distances=store)
+    timed, *others = encoded
+    assert len(timed) == 1
+    assert set(np.concatenate(others).tolist()) == set(measures.digests()[fitted.split_.calibration].tolist())
+    pairs, exact, _ = store.read()
+    held = np.isin(pairs, fitted.split_.validation).all(axis=1)
+    errors = np.abs(fitted.distance(*(measures[pairs[held, side]] for side in (0, 1))) / exact[held] - 1)
+    assert fitted.learning_curve_.rounds[-1].error == pytest.approx(errors.mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize("dim", [2, 5])

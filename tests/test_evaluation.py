@@ -152,12 +152,22 @@ def test_coverage_is_the_share_of_the_pairs_within_and_stands_in_the_numbers(
     assert json.loads(json.dumps(plain)) == plain
 
 
+def test_an_evaluation_encodes_each_measure_once(
+    fitted: wembed.Embedder, some_digits: wembed.Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, encoded, encode = fitted.unseen(some_digits)[:15], list[int](), wembed.Embedder.encode
+    monkeypatch.setattr(wembed.Embedder, "encode", lambda *given: [encoded.append(len(given[1])), encode(*given)][1])
+    wembed.evaluate(fitted, fresh, pairs=10, queries=1, candidates=12, n_jobs=1)
+    assert encoded == [15]
+
+
 def test_a_report_says_which_measures_it_is_of(fitted: wembed.Embedder, some_digits: wembed.Measures) -> None:
     some_digits = fitted.unseen(some_digits)
     report = wembed.evaluate(fitted, some_digits, pairs=15, queries=2, candidates=25, seed=3, n_jobs=1)
     left, right = (some_digits[report.asked[:, side]] for side in (0, 1))
     np.testing.assert_allclose(report.predicted, fitted.distance(left, right), rtol=1e-5)
     np.testing.assert_array_equal(report.exact, wembed.exact_distances(some_digits, report.asked, n_jobs=1))
+    np.testing.assert_array_equal(report.vectors, fitted.transform(some_digits))
     asking = some_digits[report.pool[report.hoods.queries]]
     np.testing.assert_allclose(
         report.predicted_hoods, fitted.pairwise(asking, some_digits[report.pool]), rtol=1e-4, atol=1e-4

@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError
@@ -52,7 +52,7 @@ __all__ = ["Embedder", "evaluate", "load"]
 
 _BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
 _MOST_NUMBERS = 65_536  # in a vector
-_PROBE_SECONDS = 0.05  # to see how long an exact solve takes
+_PROBE_SECONDS, _PROBED = 0.2, 10_000  # to see how long an exact solve takes: at least, and pairs at most
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
 _FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
@@ -196,15 +196,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
-            predicted, per_measure = self._learn_suited(measures, solved, own)
+            predicted = self._learn_suited(measures, solved, own)
             error = score(predicted, solved.validation_distances, self.order).relative_error
             done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
-            return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), per_measure)
+            return LearningCurve(
+                (done,), self._seconds_a_pair(measures, solved, source), self._seconds_a_measure(measures)
+            )
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
         self._trust = self._trusted(measures, solved)
+        del self._seen
         if self._decoding is not None:
             self._decoding.module.stretched(self.dim_ - self._encoding.exact_dim, self._scale)
         self.decoder_error_ = None if self._decoding is None else self._decoder_error(measures[self.split_.validation])
@@ -240,26 +243,32 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.check_like(measures)
         encoding = self._encoding
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
-        learned = encoding.dim - encoding.exact_dim
         encoding.module.to(self.device)
         with bar(self.verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
                 within = of_block(show, start, len(batch), len(measures))
-                with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
-                    inputs = torch.from_numpy(encoding.inputs(batch, self._unit, self.n_jobs, within))
-                    parts = [encoding.module(rows.to(self.device)) for rows in torch.split(inputs, _ROWS)]
-                    output = torch.cat(parts).cpu().numpy()
-                    encoded = vectors[start : start + len(batch)]
-                    encoded[:, :learned] = output * np.float32(self._scale * self._unit)
-                    encoded[:, learned:] = encoding.exact_part(batch)
-                finite = np.isfinite(encoded).all(axis=1)
-                if not finite.all():
-                    raise MeasureError(
-                        f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
-                        f"this model was fitted on distances about {self._unit:.1e}; check its unit"
-                    )
+                with np.errstate(over="ignore", invalid="ignore"):
+                    inputs = encoding.inputs(batch, self._unit, self.n_jobs, within)
+                vectors[start : start + len(batch)] = self._made(inputs, batch, start)
                 show(start + len(batch), len(measures))
+        return vectors
+
+    def _made(self, inputs: np.ndarray, measures: Measures, first: int = 0) -> Float32[np.ndarray, "n dim"]:
+        """The vectors of measures, counted from the first, by what the encoder sees of them."""
+        encoding = self._encoding
+        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
+        learned = encoding.dim - encoding.exact_dim
+        with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
+            parts = [encoding.module(rows.to(self.device)) for rows in torch.split(torch.from_numpy(inputs), _ROWS)]
+            vectors[:, :learned] = torch.cat(parts).cpu().numpy() * np.float32(self._scale * self._unit)
+            vectors[:, learned:] = encoding.exact_part(measures)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise MeasureError(
+                f"measure {first + int(np.argmin(finite))} lies too far out for a vector of float32: "
+                f"this model was fitted on distances about {self._unit:.1e}; check its unit"
+            )
         return vectors
 
     @overload
@@ -450,7 +459,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         )
         with bar(self.verbose, "references", unit="measures") as show:
             trust = self._trust.familiar(fresh, vectors)
-            trust = trust.calibrated(self.encode, fresh, halves[0], halves[1], self.n_jobs, show)
+            trust = trust.calibrated(fresh, vectors, halves[0], halves[1], self.n_jobs, show)
         if not trust.highest_level:
             raise SettingError(ALL_ALIKE)
         self._trust = trust
@@ -709,9 +718,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         store = distances if isinstance(distances, DistanceStore) else DistanceStore(path)
         return Given(store, measures, cost, draw)
 
-    def _learn_suited(
-        self, measures: Measures, solved: Solved, checkpoint: Path | None
-    ) -> tuple[Float64[np.ndarray, " v"], float]:
+    def _learn_suited(self, measures: Measures, solved: Solved, checkpoint: Path | None) -> Float64[np.ndarray, " v"]:
         """Learn the encoder that was asked for, or else the one that suits.
 
         Left to choose, it learns from optimal maps as well where linear optimal transport comes close enough to some
@@ -719,7 +726,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         a later one only where that is closer by more than chance.
 
         Returns:
-            The predicted distances of validation pairs, and the seconds to encode a measure.
+            The predicted distances of validation pairs.
         """
         members, cost = self._members(measures, solved.split), GroundCost(self.metric, self.order)
         first = suited(cost, members) if self.encoder == "auto" else self.encoder
@@ -727,18 +734,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         calibrated, files = self._calibrate(measures, solved), [checkpoint]
         if self.encoder == "auto" and self.dim is None and self._decoding is None:
             few, linear = solved.checked_by(_COMPARED), self._linear(members)
-            known, _ = linear._calibrate(measures, few)
-            error = _error(calibrated[0], few)
+            known = linear._calibrate(measures, few)
+            error = _error(calibrated, few)
             second = slower(first, cost, members, _error(known, few) / error if error else np.inf)
             if second:
                 files.append(checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}"))
                 quicker, before = copy(self), calibrated
                 self._learn(measures, solved, members, second, files[-1])
                 calibrated = self._calibrate(measures, solved)
-                if not _closer(calibrated[0], before[0], solved):
+                if not _closer(calibrated, before, solved):
                     self.__dict__.update(vars(quicker))
                     calibrated = before
-            if _closer(known, calibrated[0], few):
+            if _closer(known, calibrated, few):
                 self.__dict__.update(vars(linear))
                 calibrated = self._calibrate(measures, solved)
         for file in filter(None, files):
@@ -801,6 +808,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)
             with bar(self.verbose, "decoder", unit="steps") as show:
                 finish_decoding(decoding, task, encoding, encoding.inputs_of(inputs[:, rows]), settings, show)
+        again = np.isin(used, np.union1d(solved.validation_pairs, self._familiar(solved.split)))
+        self._seen = _Seen(used[again], encoding.inputs_of(inputs[:, again]))
         self._encoding, self._decoding, self._unit, self._grid = encoding, decoding, unit, measures.grid
         self.encoder_, self.dim_ = name, encoding.dim
         self.split_ = solved.split
@@ -819,36 +828,47 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         plain = copy(self)
         plain._encoding = LinearEncoding.build(self.cost, members, None, self.random_state)
         plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
+        plain._seen = _Seen(np.empty(0, np.int64), np.empty((0, plain._encoding.dim), np.float32))
         return plain
+
+    def _familiar(self, split: Split) -> Int64[np.ndarray, " n"]:
+        """Training measures in random order, some of many: what is usual is told by them."""
+        return np.random.default_rng([self.random_state, 7]).permutation(split.train)[:_FAMILIAR]
+
+    def _known(self, measures: Measures, numbers: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+        """Vectors of some measures of the collection; what the encoder has seen of them is not found again."""
+        vectors = np.empty((len(numbers), self._encoding.dim), dtype=np.float32)
+        there = np.isin(numbers, self._seen.numbers)
+        place = np.searchsorted(self._seen.numbers, numbers[there])
+        if there.any():
+            vectors[there] = self._made(self._seen.inputs[place], measures[numbers[there]])
+        if not there.all():
+            vectors[~there] = self.encode(measures[numbers[~there]])
+        return vectors
 
     def _trusted(self, measures: Measures, solved: Solved) -> Trust:
         """What is known of errors, from validation and calibration pairs."""
-        some = np.random.default_rng([self.random_state, 7]).permutation(solved.split.train)[:_FAMILIAR]
-        typical = solved.split.calibration if len(solved.split.calibration) else solved.split.validation
-        few = np.random.default_rng([self.random_state, 8]).permutation(typical)[:_FAMILIAR]
-        learned = self._encoding.dim - self._encoding.exact_dim
-        members = measures[some]
-        suited_number = _MORE_REFERENCES if members.sizes.mean() <= _FEW_ATOMS else _REFERENCES
-        references = suited_number if self.references == "auto" else int(self.references)
+        split = solved.split
+        familiar, unseen = self._familiar(split), split.calibration if len(split.calibration) else split.validation
+        typical = np.random.default_rng([self.random_state, 8]).permutation(unseen)[:_FAMILIAR]
+        fitted_on = self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON)
+        calibrated_on = self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON)
+        used = np.unique(np.concatenate([familiar, typical, fitted_on[0].ravel(), calibrated_on[0].ravel()]))
+        some, vectors = measures[used], self._known(measures, used)
+        members, others = np.searchsorted(used, familiar), np.searchsorted(used, typical)
+        suited_number = _MORE_REFERENCES if some[members].sizes.mean() <= _FEW_ATOMS else _REFERENCES
         trust = Trust.build(
             self.cost,
-            members,
-            measures[few],
-            self.encode,
+            (some[members], vectors[members]),
+            (some[others], vectors[others]),
             self._encoding.placed,
-            learned,
-            references,
+            self._encoding.dim - self._encoding.exact_dim,
+            suited_number if self.references == "auto" else int(self.references),
             int(self.random_state),
         )
+        within = [(np.searchsorted(used, pairs), exact) for pairs, exact in (fitted_on, calibrated_on)]
         with bar(self.verbose, "references", unit="measures") as show:
-            return trust.calibrated(
-                self.encode,
-                measures,
-                self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON),
-                self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON),
-                self.n_jobs,
-                show,
-            )
+            return trust.calibrated(some, vectors, within[0], within[1], self.n_jobs, show)
 
     def _some(self, pairs: np.ndarray, distances: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
         """At most so many of these pairs, at random: the first ones may be of few measures."""
@@ -870,17 +890,22 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
-    def _calibrate(self, measures: Measures, solved: Solved) -> tuple[Float64[np.ndarray, " v"], float]:
-        """Fit the scale; return the predicted distances of validation pairs, and the seconds to encode a measure."""
+    def _calibrate(self, measures: Measures, solved: Solved) -> Float64[np.ndarray, " v"]:
+        """Fit the scale; return the predicted distances of validation pairs."""
         self._scale = 1.0
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
-        started = time.perf_counter()
-        vectors, pairs = self.encode(measures[used]), place.reshape(-1, 2)
-        seconds = (time.perf_counter() - started) / len(used)
+        vectors, pairs = self._known(measures, used), place.reshape(-1, 2)
         learned = self._encoding.dim - self._encoding.exact_dim
         free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
         self._scale = fitted_scale(free, fixed, solved.validation_distances)
-        return np.hypot(self._scale * free, fixed), seconds
+        return np.asarray(np.hypot(self._scale * free, fixed))
+
+    def _seconds_a_measure(self, measures: Measures) -> float:
+        """Of encoding, as one of so many that it takes half a second or less."""
+        some = measures[self.split_.validation[: max(self._encoding.waits_from // 4, 1)]]
+        started = time.perf_counter()
+        self.encode(some)
+        return (time.perf_counter() - started) / len(some)
 
     def _seconds_a_pair(self, measures: Measures, solved: Solved, source: Source) -> float:
         """Of an exact solve, all processes together: as those of the fit took, or as a few take now."""
@@ -888,11 +913,26 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return source.seconds / source.added
         from joblib import effective_n_jobs  # imported late, as joblib is everywhere
 
-        cost, done, started = self.cost, 0, time.perf_counter()
-        while (spent := time.perf_counter() - started) < _PROBE_SECONDS or not done:
-            solve_pairs(measures, solved.train_pairs[[done % len(solved.train_pairs)]], cost)
-            done += 1
+        some = np.random.default_rng(0).permutation(solved.train_pairs)[:_PROBED]
+        solve_pairs(measures, some[:1], self.cost)  # the first takes longer
+        done, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < _PROBE_SECONDS and done < len(some):
+            more = some[done : 2 * done + 1]
+            solve_pairs(measures, more, self.cost)
+            done += len(more)
         return spent / done / int(effective_n_jobs(self.n_jobs))
+
+
+class _Seen(NamedTuple):
+    """What the encoder sees of some measures of a collection.
+
+    Attributes:
+        numbers: which, in ascending order.
+        inputs: of each.
+    """
+
+    numbers: Int64[np.ndarray, " n"]
+    inputs: Float32[np.ndarray, "n *shape"]
 
 
 def _closer(one: np.ndarray, other: np.ndarray, solved: Solved) -> bool:
@@ -1062,7 +1102,7 @@ def evaluate(
     trust = embedder.trust
     used, places = np.unique(report.asked, return_inverse=True)
     distinct = len(np.unique(measures.first_alike(exact=True)[used]))
-    refine, vectors = trust.refines(distinct, len(report.asked)), embedder.encode(measures)
+    refine, vectors = trust.refines(distinct, len(report.asked)), report.vectors
     side = trust.side(measures[used], vectors[used], refine, n_jobs)
     report = replace(
         report,

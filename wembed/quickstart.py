@@ -16,11 +16,14 @@ from wembed.pictures import draw_neighbors, draw_scatter
 from wembed.progress import bar
 from wembed.readers import digits
 from wembed.report import write_report
+from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.parallel import exact_distances
 from wembed.transport.precompute import precompute
 
 __all__ = ["Quickstart", "quickstart"]
+
+_COST = GroundCost()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +76,10 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
     embedder.save(folder / "model")
     scatter, neighbors = folder / "predicted-against-exact.png", folder / "neighbors.png"
     draw_scatter(report, scatter)
-    _draw_ten_nearest(embedder, unseen, n_jobs, neighbors)
+    _draw_ten_nearest(report.vectors, unseen, n_jobs, neighbors)
     page = folder / "report.html"
     write_report(embedder, unseen, report, page, [str(label) for label in labels[embedder.split_.test]])
-    exact_seconds, learned_seconds = _timed(embedder, unseen)
+    exact_seconds, learned_seconds = _timed(report.vectors, unseen)
     return Quickstart(
         report,
         exact_seconds,
@@ -92,11 +95,10 @@ def quickstart(folder: Path, pairs: int = 20_000, seed: int = 0, n_jobs: int = -
     )
 
 
-def _draw_ten_nearest(embedder: Embedder, unseen: Measures, n_jobs: int, file: Path, query: int = 0) -> None:
-    vectors = embedder.transform(unseen)
+def _draw_ten_nearest(vectors: np.ndarray, unseen: Measures, n_jobs: int, file: Path, query: int = 0) -> None:
     ids, predicted = nearest(vectors[[query]], vectors, 11)
     pairs = np.stack([np.full(len(unseen), query), np.arange(len(unseen))], axis=1)
-    exact = exact_distances(unseen, pairs, embedder.cost, n_jobs)
+    exact = exact_distances(unseen, pairs, _COST, n_jobs)
     exact[query] = np.inf
     ten = np.argsort(exact, kind="stable")[:10]
     others = ids[0] != query
@@ -107,20 +109,20 @@ def _draw_ten_nearest(embedder: Embedder, unseen: Measures, n_jobs: int, file: P
     draw_neighbors(unseen, query, rows, file)
 
 
-def _timed(embedder: Embedder, unseen: Measures) -> tuple[float, float]:
+def _timed(vectors: np.ndarray, unseen: Measures) -> tuple[float, float]:
     """Seconds of one exact distance on one core, and of one distance between given vectors: medians."""
     pairs = np.stack([np.arange(100), np.arange(100, 200)], axis=1)
-    solve_pairs(unseen, pairs[:2], embedder.cost)
+    solve_pairs(unseen, pairs[:2], _COST)
     exact = []
     for pair in pairs:
         started = time.perf_counter()
-        solve_pairs(unseen, pair[None], embedder.cost)
+        solve_pairs(unseen, pair[None], _COST)
         exact.append(time.perf_counter() - started)
-    vectors = np.repeat(embedder.transform(unseen), 100, axis=0)
-    other = np.roll(vectors, 1, axis=0)
+    many = np.repeat(vectors, 100, axis=0)
+    other = np.roll(many, 1, axis=0)
     learned = []
     for _ in range(7):
         started = time.perf_counter()
-        paired_distances(vectors, other)
-        learned.append((time.perf_counter() - started) / len(vectors))
+        paired_distances(many, other)
+        learned.append((time.perf_counter() - started) / len(many))
     return float(np.median(exact)), float(np.median(learned))

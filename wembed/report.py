@@ -88,7 +88,6 @@ def write_report(
 
 
 def _sections(embedder: Embedder, measures: Measures, report: Report, portraits: Portraits, on: date) -> list[Section]:
-    vectors = embedder.transform(measures[report.pool])
     pool = report.pool.tolist()
     with plain_style():
         return [
@@ -100,7 +99,7 @@ def _sections(embedder: Embedder, measures: Measures, report: Report, portraits:
             sections.worst_pairs(report, portraits),
             sections.neighbors(report, portraits),
             sections.map_of_measures(
-                vectors,
+                report.vectors[report.pool],
                 None if portraits.labels is None else [portraits.labels[place] for place in pool],
                 None if report.unusualness is None else report.unusualness[report.pool],
             ),

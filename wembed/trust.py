@@ -30,7 +30,6 @@ _FEWEST = 20  # pairs, of validation and of calibration measures, that intervals
 _SCARCE = 0.005  # share of the calibration pairs, at either end of the predicted distance, that are too few to go by
 
 Vectors = Float32[np.ndarray, "n dim"]
-Encode = Callable[[Measures], np.ndarray]
 Place = Callable[[Measures], Measures]
 
 
@@ -74,9 +73,8 @@ class Trust:
     def build(
         cls,
         cost: GroundCost,
-        members: Measures,
-        typical: Measures,
-        encode: Encode,
+        members: tuple[Measures, Vectors],
+        typical: tuple[Measures, Float32[np.ndarray, "typical dim"]],
         place: Place,
         learned: int,
         references: int,
@@ -86,17 +84,16 @@ class Trust:
 
         Args:
             cost: the ground cost.
-            members: training measures, in random order.
-            typical: unseen measures like them.
-            encode: measures to vectors.
+            members: training measures, in random order, and their vectors.
+            typical: unseen measures like them, and theirs.
             place: measures to measures in coordinates.
             learned: how many of their numbers are; a measure is not strange for being far off, where that is exact.
             references: how many of the training measures bounds go by way of; 0 for none.
             seed: chooses them.
         """
-        known = Novelty.fit(place(members), encode(members)[:, :learned])
-        sketcher = Sketcher.build(members, cost, references, seed) if references else None
-        return cls(place, known, sketcher).familiar(typical, encode(typical))
+        known = Novelty.fit(place(members[0]), members[1][:, :learned])
+        sketcher = Sketcher.build(members[0], cost, references, seed) if references else None
+        return cls(place, known, sketcher).familiar(*typical)
 
     def familiar(self, typical: Measures, vectors: Float[np.ndarray, "n dim"]) -> "Trust":
         """With unusualness told by these measures, which the encoder has not learned from."""
@@ -108,14 +105,14 @@ class Trust:
 
     def calibrated(
         self,
-        encode: Encode,
         measures: Measures,
+        vectors: Float[np.ndarray, "n dim"],
         fitted_on: tuple[np.ndarray, np.ndarray],
         calibrated_on: tuple[np.ndarray, np.ndarray],
         n_jobs: int = 1,
         progress: Progress | None = None,
     ) -> "Trust":
-        """With intervals, from pairs (k, 2) of the measures and their exact distances (k,), both times.
+        """With intervals, from pairs (k, 2) of the measures with these vectors and exact distances (k,), both times.
 
         Pairs of equal measures are left out. Where either has fewer than 20 pairs left there are no intervals.
         """
@@ -128,8 +125,7 @@ class Trust:
         if min(told) < _FEWEST:
             return replace(self, plain=None, refined=None, told=told)
         used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
-        own = measures[used]
-        side = self.side(own, encode(own), self.sketcher is not None, n_jobs, progress)
+        side = self.side(measures[used], vectors[used], self.sketcher is not None, n_jobs, progress)
         far = np.sort(distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0])))
         few = int(_SCARCE * len(far))
         near, scale = float(far[few]), float(shown[1][1].mean())

@@ -35,7 +35,7 @@ FEW_CALIBRATED = 200  # measures below which intervals vary by more than 4 in 10
 NO_DISTANCE = 1e-6  # share of the mean distance learned from
 ALL_ALIKE = "nearly all of these measures are at distance 0 of each other; give some that differ"
 _NEIGHBORS = 10
-_LONG = ("exact", "predicted", "asked", "pool", "hoods", "predicted_hoods", "intervals", "unusualness")
+_LONG = ("exact", "predicted", "asked", "pool", "vectors", "hoods", "predicted_hoods", "intervals", "unusualness")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ class Report:
         predicted: of the pairs, by wembed.
         asked: the pairs, as places in the measures looked at.
         pool: the candidates, as places in the measures looked at.
+        vectors: of the measures looked at.
         hoods: exact distances of the queries to the candidates; the queries are places in `pool`.
         predicted_hoods: the same distances, by wembed.
         seed: drew the pairs and the queries.
@@ -177,6 +178,7 @@ class Report:
     predicted: Float64[np.ndarray, " k"] = field(repr=False)
     asked: Int64[np.ndarray, "k 2"] = field(repr=False)
     pool: Int64[np.ndarray, " c"] = field(repr=False)
+    vectors: Float[np.ndarray, "n dim"] = field(repr=False)
     hoods: Neighborhoods = field(repr=False)
     predicted_hoods: Float[np.ndarray, "q c"] = field(repr=False)
     seed: int = 0
@@ -256,22 +258,21 @@ def compare(
     asked, exact = np.concatenate([taken, listed]), np.concatenate([taken_exact, solved])
     if exact.mean() <= NO_DISTANCE * mean_distance:
         raise SettingError(ALL_ALIKE)
-    used = np.unique(np.concatenate([asked.ravel(), pool]))
-    seen = measures[used]
-    rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
     started = time.perf_counter()
-    vectors = embedding.transform(seen)
+    vectors = embedding.transform(measures)
     encode_seconds = time.perf_counter() - started
     probe, made = vectors[:100], 0
     distances_between(probe, vectors)  # the first call is slower
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, vectors).size
-    predicted = distances_of_pairs(vectors, rows)
-    predicted_hoods = _from_queries(vectors[pool_rows], asking)
+    predicted = distances_of_pairs(vectors, asked)
+    predicted_hoods = _from_queries(vectors[pool], asking)
     errors = {"wembed": score(predicted, exact, cost.order, hoods, predicted_hoods)}
+    used = np.unique(np.concatenate([asked.ravel(), pool]))
+    rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
     for name, other in (others or {}).items():
-        theirs = np.asarray(other.transform(seen), dtype=np.float32)
+        theirs = np.asarray(other.transform(measures[used]), dtype=np.float32)
         errors[name] = score(
             distances_of_pairs(theirs, rows), exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking)
         )
@@ -285,13 +286,14 @@ def compare(
         candidates=len(pool),
         order=cost.order,
         errors=errors,
-        encode_per_second=len(seen) / encode_seconds,
+        encode_per_second=len(measures) / encode_seconds,
         distances_per_second=made / distance_seconds,
         exact_per_second=total / exact_seconds,
         exact=exact,
         predicted=predicted,
         asked=asked,
         pool=pool,
+        vectors=vectors,
         hoods=hoods,
         predicted_hoods=predicted_hoods,
         seed=seed,
