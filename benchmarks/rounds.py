@@ -45,7 +45,7 @@ def main() -> None:
             marks = exam.marks_of(embedder)
             taken = {"seconds": seconds, "pairs": last.pairs, "break_even": curve.break_even()}
             errors = {key: marks[key] for key in ("relative_error", "mse", "recall_at_10")}
-            found.append(taken | errors | {"validation_error": last.error})
+            found.append(taken | errors | {"validation_error": curve.error})
             curves.append(curve.as_dict())
         results["wishes"][name] = {key: spread([one[key] for one in found]) for key in found[0]} | {"curves": curves}
         record("rounds", __doc__ or "", results, smoke=chosen.smoke)

@@ -1,6 +1,8 @@
 """Learning in rounds: when it stops, and what it foretells."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +84,15 @@ def test_a_fit_pays_from_the_break_even_on_and_not_before(a_pair: float, a_measu
 
     assert saved(curve.break_even()) >= -1e-6
     assert saved(curve.break_even() - 1) < 0
+
+
+def test_what_maps_brought_is_the_error_and_falls_with_more_pairs_as_the_rounds_did():
+    curve = World(power=0.2).run()
+    better = replace(curve, second=Round(curve.rounds[-1].pairs, curve.error / 2, 0.0, 100.0))
+    assert better.error == curve.error / 2
+    assert math.isclose(better.error_at(10**6) or 0.0, (curve.error_at(10**6) or 0.0) / 2)
+    assert better.break_even() > curve.break_even()
+    assert LearningCurve.from_dict(json.loads(json.dumps(better.as_dict()))) == better
 
 
 def test_a_curve_comes_back_from_its_numbers():

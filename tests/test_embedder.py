@@ -260,6 +260,7 @@ def test_rounds_go_on_from_an_interruption(
     steps[:] = range(1_000)
     again = Embedder(**settings).fit(measures, max_seconds=1e6, **places)
     assert len(steps) - 1_000 == 2 * (60 + 1) - 20, "the second round goes on from its second check"
+    assert not list(tmp_path.glob("*.safetensors"))
     assert len(again.learning_curve_.rounds) == len(whole.learning_curve_.rounds) == 2
     np.testing.assert_array_equal(again.transform(measures), whole.transform(measures))
 

@@ -216,6 +216,38 @@ def test_in_the_plane_maps_beside_slices_are_taken_where_they_bring_more_than_ch
 
 
 @pytest.mark.parametrize(
+    ("wish", "trained"),
+    [
+        ({}, ["quantiles", "quantiles", "combined"]),
+        ({"target_error": 1e-9}, ["quantiles", "quantiles", "combined"]),
+        ({"target_error": 0.9}, ["quantiles"]),
+        ({"max_seconds": 1e-9}, ["quantiles"]),
+        ({"max_seconds": 1e9}, ["quantiles", "quantiles", "combined"]),
+    ],
+)
+def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_need_and_time(
+    wish: dict[str, float], trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned, learn = [], Embedder._learn
+    monkeypatch.setattr("wembed.learning.encodings.FEW_MEASURES", 20)  # so that slices come first
+    monkeypatch.setattr("wembed.learning.curve._FIRST", 200)
+    monkeypatch.setattr("wembed.learning.curve._PAYS", -1.0)  # go on as long as there are pairs
+    monkeypatch.setattr(embedder_module, "slower", lambda *_: "combined")
+    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
+    training = TrainingSettings(auxiliary=0, steps=5, checks=1)
+    fitted = Embedder(pairs="auto", training=training, references=0, n_jobs=1, calibration=0)
+    curve = fitted.fit(clouds(0, 50, 4, 2), **wish).learning_curve_
+    assert learned == trained
+    assert len(curve.rounds) == trained.count("quantiles")
+    if "combined" in trained:
+        assert curve.second is not None
+        assert curve.second.pairs == curve.rounds[-1].pairs
+        assert (curve.error < curve.rounds[-1].error) == (fitted.encoder_ == "combined")
+    else:
+        assert curve.second is None
+
+
+@pytest.mark.parametrize(
     ("quick", "cost", "dim", "share", "name"),
     [
         ("quantiles", GroundCost(), 2, 0.9, "transport"),

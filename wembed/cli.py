@@ -1004,14 +1004,17 @@ def _curve(curve: "LearningCurve") -> None:
     from rich.table import Table
 
     last = curve.rounds[-1]
-    if len(curve.rounds) > 1:
+    if len(curve.rounds) > 1 or curve.second:
         table = Table("pairs", "validation error", "solving", "training")
         for one in curve.rounds:
             seconds = (_duration(one.solving) if one.solving else "-", _duration(one.training))
             table.add_row(f"{one.pairs:,}", f"{one.error:.2%}", *seconds)
+        if curve.second:
+            by_maps = curve.second
+            table.add_row("the same, by optimal maps", f"{by_maps.error:.2%}", "-", _duration(by_maps.training))
         Console(stderr=True).print(table)
     twice = curve.error_at(2 * last.pairs)
-    foretold = "" if twice is None else f"; twice the pairs would bring it from {last.error:.2%} to about {twice:.2%}"
+    foretold = "" if twice is None else f"; twice the pairs would bring it from {curve.error:.2%} to about {twice:.2%}"
     _say(f"{last.pairs:,} pairs, because {curve.stopped}{foretold}")
     _say(f"If all distances are wanted, a fit like this one pays from about {curve.break_even():,} measures on")
 

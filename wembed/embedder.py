@@ -29,8 +29,8 @@ from wembed.learning.decoding import (
     suited_decoding,
 )
 from wembed.learning.encodings import ENCODINGS, slower, suited
-from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare, score
-from wembed.learning.geometric import LinearEncoding
+from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
+from wembed.learning.geometric import LinearEncoding, TransportEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
@@ -165,7 +165,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         With pairs="auto", or with one of the two wishes, it learns in rounds, each from nothing with four times the
         pairs of the one before, and stops when twice the pairs would take away less than a twentieth of the error; a
-        number for `pairs` is then the most that may be solved.
+        number for `pairs` is then the most that may be solved. What takes optimal maps to encode with is not tried once
+        the target is reached, and the combined encoder after the last round alone, if it is likely to end in time.
 
         Args:
             measures: the collection; it is split into train, validation, test and calibration.
@@ -183,29 +184,37 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SolverError: an exact solve could not be certified.
         """
         self.check(measures)
-        wish = Wish(max_seconds, target_error)
+        wish, began = Wish(max_seconds, target_error), time.perf_counter()
         in_turn = self.pairs == "auto" or wish != Wish()
         source = self._source(measures, distances, grows=in_turn)
         file = None if checkpoint is None else Path(checkpoint)
+        files: list[Path | None] = []  # of the trainings of the last round, kept until all of them are done
         solved: Solved
+        predicted: Float64[np.ndarray, " v"]
+        second: str | None
 
         def learn(pairs: int) -> LearningCurve:
-            nonlocal solved
+            nonlocal solved, predicted, second
+            _forget(files)  # before there are other pairs, that they don't belong to
             before = source.seconds
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
-            own = file.with_name(f"{file.stem}-{pairs}{file.suffix}") if in_turn and file else file
-            predicted = self._learn_suited(measures, solved, own)
-            error = score(predicted, solved.validation_distances, self.order).relative_error
-            done = Round(solved.total, error, source.seconds - before, time.perf_counter() - started)
-            return LearningCurve(
-                (done,), self._seconds_a_pair(measures, solved, source), self._seconds_a_measure(measures)
-            )
+            files.append(file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file)
+            predicted, second = self._learn_suited(measures, solved, files, target_error or 0.0)
+            trained = time.perf_counter() - started
+            done = Round(solved.total, _error(predicted, solved), source.seconds - before, trained)
+            return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), seconds_a_measure=0.0)
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
-        self.learning_curve_ = in_rounds(learn, most, wish) if in_turn else learn(most)
+        curve = in_rounds(learn, most, wish) if in_turn else learn(most)
+        if second and _worth_maps(wish, curve, len(measures), time.perf_counter() - began):
+            started = time.perf_counter()
+            error = _error(self._learn_closer(measures, solved, second, files, predicted), solved)
+            curve = replace(curve, second=Round(solved.total, error, 0.0, time.perf_counter() - started))
+        self.learning_curve_ = replace(curve, seconds_a_measure=self._seconds_a_measure(measures))
+        _forget(files)
         self._trust = self._trusted(measures, solved)
         del self._seen
         if self._decoding is not None:
@@ -718,39 +727,57 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         store = distances if isinstance(distances, DistanceStore) else DistanceStore(path)
         return Given(store, measures, cost, draw)
 
-    def _learn_suited(self, measures: Measures, solved: Solved, checkpoint: Path | None) -> Float64[np.ndarray, " v"]:
+    def _learn_suited(
+        self, measures: Measures, solved: Solved, files: list[Path | None], enough: float
+    ) -> tuple[Float64[np.ndarray, " v"], str | None]:
         """Learn the encoder that was asked for, or else the one that suits.
 
-        Left to choose, it learns from optimal maps as well where linear optimal transport comes close enough to some
-        validation pairs. Of what was learned first, what was learned from maps, and linear optimal transport, it takes
-        a later one only where that is closer by more than chance.
+        Left to choose, and unless the error is small enough, it learns from optimal maps to several references as well
+        where linear optimal transport is closer to some validation pairs. Of what was learned first, what was learned
+        from maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
+
+        Args:
+            measures: the collection.
+            solved: its distances.
+            files: of the trainings; the last is for this one. More are added.
+            enough: a relative error.
 
         Returns:
-            The predicted distances of validation pairs.
+            The predicted distances of validation pairs, and the name of another encoder that may be closer.
         """
         members, cost = self._members(measures, solved.split), GroundCost(self.metric, self.order)
-        first = suited(cost, members) if self.encoder == "auto" else self.encoder
-        self._learn(measures, solved, members, first, checkpoint)
-        calibrated, files = self._calibrate(measures, solved), [checkpoint]
-        if self.encoder == "auto" and self.dim is None and self._decoding is None:
+        first, second = suited(cost, members) if self.encoder == "auto" else self.encoder, None
+        self._learn(measures, solved, members, first, files[-1])
+        predicted = self._calibrate(measures, solved)
+        left_to_choose = self.encoder == "auto" and self.dim is None and self._decoding is None
+        if left_to_choose and _error(predicted, solved) > enough:
             few, linear = solved.checked_by(_COMPARED), self._linear(members)
             known = linear._calibrate(measures, few)
-            error = _error(calibrated, few)
+            error = _error(predicted, few)
             second = slower(first, cost, members, _error(known, few) / error if error else np.inf)
-            if second:
-                files.append(checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{second}"))
-                quicker, before = copy(self), calibrated
-                self._learn(measures, solved, members, second, files[-1])
-                calibrated = self._calibrate(measures, solved)
-                if not _closer(calibrated, before, solved):
-                    self.__dict__.update(vars(quicker))
-                    calibrated = before
-            if _closer(known, calibrated, few):
+            if second == TransportEncoding.kind:
+                predicted, second = self._learn_closer(measures, solved, second, files, predicted), None
+            if _closer(known, predicted, few):
                 self.__dict__.update(vars(linear))
-                calibrated = self._calibrate(measures, solved)
-        for file in filter(None, files):
-            file.unlink(missing_ok=True)
-        return calibrated
+                predicted = self._calibrate(measures, solved)
+        return predicted, second
+
+    def _learn_closer(
+        self, measures: Measures, solved: Solved, name: str, files: list[Path | None], before: np.ndarray
+    ) -> Float64[np.ndarray, " v"]:
+        """Learn another encoding, and take it if it is closer to validation pairs, by more than chance, than before.
+
+        Returns:
+            The distances of validation pairs that are predicted in the end.
+        """
+        quicker, file = copy(self), files[-1]
+        files.append(file and file.with_stem(f"{file.stem}-{name}"))
+        self._learn(measures, solved, self._members(measures, solved.split), name, files[-1])
+        predicted = self._calibrate(measures, solved)
+        if _closer(predicted, before, solved):
+            return predicted
+        self.__dict__.update(vars(quicker))
+        return before
 
     def _learn(self, measures: Measures, solved: Solved, members: Measures, name: str, checkpoint: Path | None) -> None:
         """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
@@ -921,6 +948,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             solve_pairs(measures, more, self.cost)
             done += len(more)
         return spent / done / int(effective_n_jobs(self.n_jobs))
+
+
+def _worth_maps(wish: Wish, curve: LearningCurve, measures: int, elapsed: float) -> bool:
+    """Whether there is need of the combined encoder after the rounds, and time to learn it."""
+    if wish.target_error is not None and curve.error <= wish.target_error:
+        return False
+    maps = 3 * measures * curve.seconds_a_pair  # it takes about as many solves
+    return wish.max_seconds is None or elapsed + maps + 2 * curve.rounds[-1].training <= wish.max_seconds
+
+
+def _forget(files: list[Path | None]) -> None:
+    for file in filter(None, files):
+        file.unlink(missing_ok=True)
+    files.clear()
 
 
 class _Seen(NamedTuple):

@@ -194,19 +194,22 @@ def learning(curve: LearningCurve | None, history: Sequence[tuple[int, float]]) 
         sentences.append("Nothing is known of how this model was fitted.")
     elif several:
         first, last = curve.rounds[0], curve.rounds[-1]
-        twice = curve.error_at(2 * last.pairs)
-        foretold = "" if twice is None else f" Twice the pairs would bring it to about {percent(twice)}."
         sentences.append(
             f"From {first.pairs:,} to {last.pairs:,} exact pairs the error on the validation measures went from "
-            f"{percent(first.error)} to {percent(last.error)}.{foretold}"
+            f"{percent(first.error)} to {percent(last.error)}. There was no other round because {curve.stopped}."
         )
-        sentences.append(f"The fit stopped because {curve.stopped}.")
     else:
         only = curve.rounds[-1]
         sentences.append(
             f"The fit had one round: {only.pairs:,} exact pairs, and an error of {percent(only.error)} on the "
             'validation measures. pairs="auto" would have shown what more pairs bring.'
         )
+    if curve is not None and curve.second is not None:
+        better = curve.second.error < curve.rounds[-1].error
+        came = f"brought it to {percent(curve.second.error)}" if better else "was not closer by more than chance"
+        sentences.append(f"To learn from optimal maps as well, from the same pairs, {came}.")
+    if curve is not None and (twice := curve.error_at(2 * curve.rounds[-1].pairs)) is not None:
+        sentences.append(f"Twice the pairs would bring the error to about {percent(twice)}.")
     if not history:
         sentences.append("No training was kept: the distances come from linear optimal transport.")
     if not (several or history):

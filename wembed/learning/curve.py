@@ -65,34 +65,47 @@ class LearningCurve:
         seconds_a_pair: of an exact solve, all processes together.
         seconds_a_measure: of the encoding of one measure.
         stopped: why there was no other round, as a clause.
+        second: what was learned from the pairs of the last round again, by optimal maps, where that was tried; its
+            error is that of what was kept.
     """
 
     rounds: tuple[Round, ...]
     seconds_a_pair: float
     seconds_a_measure: float
     stopped: str = "so many pairs were asked for"
+    second: Round | None = None
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> "LearningCurve":
         """The curve that `as_dict` described."""
-        return cls(**{**entry, "rounds": tuple(Round(**one) for one in entry["rounds"])})
+        rounds, second = tuple(Round(**one) for one in entry["rounds"]), entry["second"]
+        return cls(**{**entry, "rounds": rounds, "second": second and Round(**second)})
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON."""
         return {**asdict(self), "rounds": [asdict(one) for one in self.rounds]}
 
+    @property
+    def error(self) -> float:
+        """Mean relative error on the validation pairs of what was kept."""
+        return (self.second or self.rounds[-1]).error
+
     def error_at(self, pairs: float) -> float | None:
-        """What the last two rounds foretell: the error falls with a power of the pairs. None after one round."""
+        """What the last two rounds foretell: the error falls with a power of the pairs. None after one round.
+
+        That of what was learned by maps is taken to fall alike.
+        """
         if len(self.rounds) < 2:
             return None
         before, last = self.rounds[-2:]
         power = math.log(before.error / last.error) / math.log(last.pairs / before.pairs) if last.error > 0 else 0.0
-        return float(last.error * (pairs / last.pairs) ** -max(power, 0.0))
+        return float(self.error * (pairs / last.pairs) ** -max(power, 0.0))
 
     def break_even(self) -> int:
         """The number of measures from which a fit and all predicted distances take less time than all exact ones."""
         pair, last = self.seconds_a_pair, self.rounds[-1]
-        spent, half = last.pairs * pair + last.training, self.seconds_a_measure + pair / 2
+        trained = last.training + (self.second.training if self.second else 0.0)
+        spent, half = last.pairs * pair + trained, self.seconds_a_measure + pair / 2
         return math.ceil((half + math.sqrt(half**2 + 2 * pair * spent)) / pair) if pair > 0 else 0
 
     def expected_seconds(self, pairs: int) -> float:
