@@ -55,10 +55,10 @@ def imports(runs: int) -> dict[str, float]:
 
 
 def quickstart(folder: Path, smoke: bool) -> float:
-    """Seconds of the README's first command, from nothing."""
+    """Seconds of the README's first command, from nothing; its smallest run is among the tests."""
     command = [sys.executable, "-m", "wembed", "quickstart", "--out", str(folder / "quickstart")]
     started = time.perf_counter()
-    subprocess.run([*command, *(["--pairs", "400"] if smoke else [])], check=True, capture_output=True)
+    subprocess.run([*command, *(["--help"] if smoke else [])], check=True, capture_output=True)
     return time.perf_counter() - started
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from wembed import SettingError
+from wembed import SettingError, cli, sections
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 
 PLENTY = 10**9
@@ -93,6 +93,17 @@ def test_what_maps_brought_is_the_error_and_falls_with_more_pairs_as_the_rounds_
     assert math.isclose(better.error_at(10**6) or 0.0, (curve.error_at(10**6) or 0.0) / 2)
     assert better.break_even() > curve.break_even()
     assert LearningCurve.from_dict(json.loads(json.dumps(better.as_dict()))) == better
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.005, "0.5"), (0.0105, "closer")])
+def test_a_person_is_told_what_maps_brought(error: float, told: str, capsys: pytest.CaptureFixture[str]):
+    one = LearningCurve((Round(5_000, 0.0105, 5.0, 20.0),), 1e-3, 1e-5, second=Round(5_000, error, 0.0, 40.0))
+    cli._curve(one)
+    (row,) = [line for line in capsys.readouterr().err.splitlines() if "by optimal maps" in line]
+    (sentence,) = [line for line in sections.learning(one, []).sentences if "optimal maps as well" in line]
+    assert told in row
+    assert told in sentence
+    assert "40 s" in row
 
 
 def test_a_curve_comes_back_from_its_numbers():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -19,6 +20,7 @@ import wembed
 from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
 from wembed import embedder as embedder_module
 from wembed.learning import curve, evaluation
+from wembed.learning.encoders import TurnedEncoder
 
 
 def clouds(count: int, dim: int, seed: int = 0) -> Measures:
@@ -110,13 +112,40 @@ def test_a_solve_is_timed_by_many_pairs_and_not_the_first(
     def takes_time(_: Measures, pairs: np.ndarray, cost: GroundCost) -> None:
         nonlocal now
         calls.append(len(pairs))
-        now += 0.01 * len(pairs) + (0.0 if len(calls) > 1 else 5.0)
+        now += 0.01 * len(pairs) + (0.0 if len(calls) > 1 else 0.15)
 
     monkeypatch.setattr("wembed.embedder.solve_pairs", takes_time)
     monkeypatch.setattr("wembed.embedder.time", SimpleNamespace(perf_counter=lambda: now))
     fitted = Embedder(training=quick, n_jobs=2).fit(measures, distances=store)
     assert fitted.learning_curve_.seconds_a_pair == pytest.approx(0.01 / 2)
     assert calls == [1, 1, 2, 4, 8, 16]
+
+
+def test_a_solve_that_takes_long_is_timed_once(
+    quick: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, now = clouds(60, 2), 0.0
+    store = wembed.precompute(measures, tmp_path, pairs=400)
+
+    def takes_time(*_: Any) -> None:
+        nonlocal now
+        now += 20.0
+
+    monkeypatch.setattr("wembed.embedder.solve_pairs", takes_time)
+    monkeypatch.setattr("wembed.embedder.time", SimpleNamespace(perf_counter=lambda: now))
+    assert Embedder(training=quick, n_jobs=1).fit(measures, distances=store).learning_curve_.seconds_a_pair == now == 20
+
+
+def test_the_encoder_is_on_its_device_where_it_is_used(
+    quick: TrainingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, move, forward = list[str](), torch.nn.Module.to, TurnedEncoder.forward
+    seen: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *given: [there.append(str(given[1])), move(*given)][1])
+    monkeypatch.setattr(TurnedEncoder, "forward", lambda *given: [seen.append(there[-1]), forward(*given)][1])
+    Embedder(encoder="quantiles", device="cpu:0", pairs=400, training=quick, n_jobs=1).fit(clouds(60, 2))
+    assert "cpu" in there, "where training leaves it"
+    assert set(seen) == {"cpu:0"}
 
 
 def test_encoding_that_takes_a_while_shows_a_bar(

@@ -13,7 +13,7 @@ import wembed.embedder as embedder_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learning import geometric, sinkhorn
 from wembed.learning.encodings import ENCODINGS, slower, suited
-from wembed.learning.geometric import LinearEncoding, TransportEncoding
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
 
 DIM = 6
 
@@ -215,36 +215,87 @@ def test_in_the_plane_maps_beside_slices_are_taken_where_they_bring_more_than_ch
     assert chosen.dim_ == alone.dim_ == len(chosen.transform(measures[:1])[0])
 
 
-@pytest.mark.parametrize(
-    ("wish", "trained"),
-    [
-        ({}, ["quantiles", "quantiles", "combined"]),
-        ({"target_error": 1e-9}, ["quantiles", "quantiles", "combined"]),
-        ({"target_error": 0.9}, ["quantiles"]),
-        ({"max_seconds": 1e-9}, ["quantiles"]),
-        ({"max_seconds": 1e9}, ["quantiles", "quantiles", "combined"]),
-    ],
-)
-def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_need_and_time(
-    wish: dict[str, float], trained: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learned, learn = [], Embedder._learn
-    monkeypatch.setattr("wembed.learning.encodings.FEW_MEASURES", 20)  # so that slices come first
+def in_small_rounds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two rounds of slices on fifty clouds in the plane, which maps are always worth trying after."""
+    monkeypatch.setattr("wembed.learning.encodings.FEW_MEASURES", 20)
     monkeypatch.setattr("wembed.learning.curve._FIRST", 200)
     monkeypatch.setattr("wembed.learning.curve._PAYS", -1.0)  # go on as long as there are pairs
     monkeypatch.setattr(embedder_module, "slower", lambda *_: "combined")
-    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
     training = TrainingSettings(auxiliary=0, steps=5, checks=1)
-    fitted = Embedder(pairs="auto", training=training, references=0, n_jobs=1, calibration=0)
-    curve = fitted.fit(clouds(0, 50, 4, 2), **wish).learning_curve_
+    return {"pairs": "auto", "training": training, "references": 0, "n_jobs": 1, "calibration": 0}
+
+
+@pytest.mark.parametrize("closer", [True, False])
+@pytest.mark.parametrize(
+    ("wish", "takes", "trained"),
+    [
+        ({}, 1e9, ["quantiles", "quantiles", "combined"]),
+        ({"target_error": 1e-9}, 1e9, ["quantiles", "quantiles", "combined"]),
+        ({"target_error": 0.9}, 0.0, ["quantiles"]),
+        ({"max_seconds": 1e8}, 9e7, ["quantiles", "quantiles", "combined"]),
+        ({"max_seconds": 1e8}, 1e9, ["quantiles", "quantiles"]),
+    ],
+)
+def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_need_and_time(
+    wish: dict[str, float], takes: float, trained: list[str], closer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, learned, learn = in_small_rounds(monkeypatch), [], Embedder._learn
+    answers = iter([False] * trained.count("quantiles") + [closer])  # linear transport after each round, then maps
+    monkeypatch.setattr(embedder_module, "_closer", lambda *_: next(answers))
+    monkeypatch.setattr(embedder_module, "_seconds_by_maps", lambda *_: takes)
+    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
+    fitted = Embedder(**settings).fit(clouds(0, 50, 4, 2), **wish)
+    curve = fitted.learning_curve_
     assert learned == trained
     assert len(curve.rounds) == trained.count("quantiles")
-    if "combined" in trained:
-        assert curve.second is not None
-        assert curve.second.pairs == curve.rounds[-1].pairs
-        assert (curve.error < curve.rounds[-1].error) == (fitted.encoder_ == "combined")
-    else:
-        assert curve.second is None
+    assert (curve.second is not None) == ("combined" in trained)
+    assert fitted.encoder_ == ("combined" if curve.second and closer else "quantiles")
+    assert (curve.error != curve.rounds[-1].error) == (fitted.encoder_ == "combined")
+
+
+def test_to_learn_by_maps_takes_three_solves_of_a_reference_a_measure() -> None:
+    rng = np.random.default_rng(0)
+    as_large = Measures.from_point_clouds([rng.normal(size=(128, 2)) for _ in range(20)])
+    assert CombinedEncoding.solves(as_large) == pytest.approx(60)
+    assert CombinedEncoding.solves(as_large[:10]) == pytest.approx(30)
+    assert CombinedEncoding.solves(clouds(0, 20, 7, 2)) > 60, (
+        "one of a small measure takes longer than one of two small"
+    )
+
+
+def test_maps_after_rounds_go_on_where_they_were_interrupted_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, measures = in_small_rounds(monkeypatch), clouds(0, 50, 4, 2)
+    monkeypatch.setattr(embedder_module, "_closer", lambda one, other, _: len(one) == len(other) and bool(learned))
+    whole_fit, learned, train, calls = embedder_module.Embedder._learn, [], embedder_module.train, []
+
+    def learning(*given: Any) -> None:
+        learned[:] = [given[4]] if given[4] == "combined" else []
+        whole_fit(*given)
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(Embedder, "_learn", learning)
+    whole = Embedder(**settings).fit(measures)
+    places = {"distances": tmp_path / "distances", "checkpoint": tmp_path / "training.safetensors"}
+    monkeypatch.setattr(embedder_module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Embedder(**settings).fit(measures, **places)
+    (kept,) = tmp_path.glob("training-*.safetensors")
+    kept.with_stem(f"{kept.stem}-combined").write_bytes(kept.read_bytes())
+    with monkeypatch.context() as short:
+        short.setattr(embedder_module, "_seconds_by_maps", lambda *_: 2e9)
+        again = Embedder(**settings).fit(measures, max_seconds=1e9, **places)
+    assert not list(tmp_path.glob("*.safetensors")), "not even that of maps which are not learned in the end"
+    assert again.encoder_ == "quantiles"
+    last = Embedder(**settings).fit(measures, **places)
+    np.testing.assert_array_equal(last.transform(measures), whole.transform(measures))
+    assert last.encoder_ == "combined"
 
 
 @pytest.mark.parametrize(
@@ -295,11 +346,12 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["quantiles", "transport", "combined", "linear"])
+@pytest.mark.parametrize("name", ["quantiles", "transport", "combined", "sinkhorn", "linear"])
 def test_what_a_fit_has_seen_of_a_measure_is_not_found_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measures, encoded, encode = clouds(0, 120, 6, 2), list[np.ndarray](), Embedder.encode
+    measures = Measures.concatenate([measures[:5], measures])  # some come twice
     monkeypatch.setattr(Embedder, "encode", lambda *given: [encoded.append(given[1].digests()), encode(*given)][1])
     monkeypatch.setattr(ENCODINGS[name], "waits_from", 4)  # one measure is encoded to see how long it takes
     store = wembed.precompute(measures, tmp_path / "distances", 2_000, n_jobs=1)
@@ -310,7 +362,8 @@ def test_what_a_fit_has_seen_of_a_measure_is_not_found_again(
     assert set(np.concatenate(others).tolist()) == set(measures.digests()[fitted.split_.calibration].tolist())
     pairs, exact, _ = store.read()
     held = np.isin(pairs, fitted.split_.validation).all(axis=1)
-    errors = np.abs(fitted.distance(*(measures[pairs[held, side]] for side in (0, 1))) / exact[held] - 1)
+    left, right = (fitted.encode(measures[pairs[held, side]]) for side in (0, 1))
+    errors = np.abs(np.linalg.norm(left - right, axis=1) / exact[held] - 1)
     assert fitted.learning_curve_.rounds[-1].error == pytest.approx(errors.mean(), rel=1e-4)
 
 

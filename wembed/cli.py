@@ -164,7 +164,7 @@ def fit(
     ] = None,
     max_seconds: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="In rounds, none that is likely to end later; the first one is done in any case."),
+        typer.Option(help="In rounds, none that is likely to end later, nor combined; the first is done in any case."),
     ] = None,
     target_error: Annotated[
         Optional[float],  # noqa: UP045
@@ -1010,8 +1010,8 @@ def _curve(curve: "LearningCurve") -> None:
             seconds = (_duration(one.solving) if one.solving else "-", _duration(one.training))
             table.add_row(f"{one.pairs:,}", f"{one.error:.2%}", *seconds)
         if curve.second:
-            by_maps = curve.second
-            table.add_row("the same, by optimal maps", f"{by_maps.error:.2%}", "-", _duration(by_maps.training))
+            closer = f"{curve.error:.2%}" if curve.error < last.error else "no closer"
+            table.add_row("the same, by optimal maps", closer, "-", _duration(curve.second.training))
         Console(stderr=True).print(table)
     twice = curve.error_at(2 * last.pairs)
     foretold = "" if twice is None else f"; twice the pairs would bring it from {curve.error:.2%} to about {twice:.2%}"

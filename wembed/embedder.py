@@ -30,7 +30,7 @@ from wembed.learning.decoding import (
 )
 from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
-from wembed.learning.geometric import LinearEncoding, TransportEncoding
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.options import whole
@@ -84,9 +84,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             paper, for images; "linear", linear optimal transport to one reference, with nothing learned; or "auto":
             quantiles on a line and in the plane; transport where there are fewer than 200 training measures, and
             beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a decoder trained
-            along, "auto" learns transport as well where linear is closer to validation pairs, and combined where it
-            comes within one and a half times the error; that, or linear, is taken where it is closer by more than
-            chance.
+            along, and unless a wish of `fit` ends that before, "auto" learns transport as well where linear is closer
+            to validation pairs, and combined where it comes within one and a half times the error; that, or linear, is
+            taken where it is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -173,9 +173,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             y: not used; there for scikit-learn.
             distances: a store of these measures under this cost; without one, pairs are solved and forgotten. Rounds
                 add to it, and begin it where there is none in the folder.
-            checkpoint: a file in which training is kept until it ends, and from which an interrupted one goes on; where
-                there is a second training, or several rounds, each has a file beside it.
-            max_seconds: begin no round that is likely to end later; the first one is done in any case.
+            checkpoint: a file in which training is kept until all is learned from its pairs, and from which an
+                interrupted one goes on; where there is a second training, or several rounds, each has a file beside it.
+            max_seconds: begin no round that is likely to end later, nor the combined encoder; the first round is done
+                in any case.
             target_error: a mean relative error on the validation measures that is good enough.
 
         Raises:
@@ -188,20 +189,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         in_turn = self.pairs == "auto" or wish != Wish()
         source = self._source(measures, distances, grows=in_turn)
         file = None if checkpoint is None else Path(checkpoint)
-        files: list[Path | None] = []  # of the trainings of the last round, kept until all of them are done
+        own: Path | None = None  # of this round
         solved: Solved
         predicted: Float64[np.ndarray, " v"]
         second: str | None
 
         def learn(pairs: int) -> LearningCurve:
-            nonlocal solved, predicted, second
-            _forget(files)  # before there are other pairs, that they don't belong to
+            nonlocal own, solved, predicted, second
+            _forget(own)  # before there are other pairs, that it doesn't belong to
             before = source.seconds
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
-            files.append(file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file)
-            predicted, second = self._learn_suited(measures, solved, files, target_error or 0.0)
+            own = file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file
+            predicted, second = self._learn_suited(measures, solved, own, target_error or 0.0)
             trained = time.perf_counter() - started
             done = Round(solved.total, _error(predicted, solved), source.seconds - before, trained)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), seconds_a_measure=0.0)
@@ -209,12 +210,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         curve = in_rounds(learn, most, wish) if in_turn else learn(most)
-        if second and _worth_maps(wish, curve, len(measures), time.perf_counter() - began):
+        left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
+        if second and _seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
-            error = _error(self._learn_closer(measures, solved, second, files, predicted), solved)
+            error = _error(self._learn_closer(measures, solved, second, own, predicted), solved)
             curve = replace(curve, second=Round(solved.total, error, 0.0, time.perf_counter() - started))
         self.learning_curve_ = replace(curve, seconds_a_measure=self._seconds_a_measure(measures))
-        _forget(files)
+        _forget(own)
         self._trust = self._trusted(measures, solved)
         del self._seen
         if self._decoding is not None:
@@ -250,34 +252,38 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError, SettingError: as `transform`.
         """
         self.check_like(measures)
+
+        def seen(start: int, batch: Measures, show: Progress) -> np.ndarray:
+            return self._encoding.inputs(batch, self._unit, self.n_jobs, show)
+
+        return self._encoded(measures, seen)
+
+    def _encoded(
+        self, measures: Measures, seen: Callable[[int, Measures, Progress], np.ndarray]
+    ) -> Float32[np.ndarray, "n dim"]:
+        """Vectors, by what the encoder sees of the measures in a batch that starts somewhere."""
         encoding = self._encoding
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
+        learned = encoding.dim - encoding.exact_dim
         encoding.module.to(self.device)
         with bar(self.verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
             for start in range(0, len(measures), _BATCH):
                 batch = measures[start : start + _BATCH]
                 within = of_block(show, start, len(batch), len(measures))
-                with np.errstate(over="ignore", invalid="ignore"):
-                    inputs = encoding.inputs(batch, self._unit, self.n_jobs, within)
-                vectors[start : start + len(batch)] = self._made(inputs, batch, start)
+                with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
+                    inputs = torch.from_numpy(seen(start, batch, within))
+                    parts = [encoding.module(rows.to(self.device)) for rows in torch.split(inputs, _ROWS)]
+                    output = torch.cat(parts).cpu().numpy()
+                    encoded = vectors[start : start + len(batch)]
+                    encoded[:, :learned] = output * np.float32(self._scale * self._unit)
+                    encoded[:, learned:] = encoding.exact_part(batch)
+                finite = np.isfinite(encoded).all(axis=1)
+                if not finite.all():
+                    raise MeasureError(
+                        f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
+                        f"this model was fitted on distances about {self._unit:.1e}; check its unit"
+                    )
                 show(start + len(batch), len(measures))
-        return vectors
-
-    def _made(self, inputs: np.ndarray, measures: Measures, first: int = 0) -> Float32[np.ndarray, "n dim"]:
-        """The vectors of measures, counted from the first, by what the encoder sees of them."""
-        encoding = self._encoding
-        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
-        learned = encoding.dim - encoding.exact_dim
-        with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
-            parts = [encoding.module(rows.to(self.device)) for rows in torch.split(torch.from_numpy(inputs), _ROWS)]
-            vectors[:, :learned] = torch.cat(parts).cpu().numpy() * np.float32(self._scale * self._unit)
-            vectors[:, learned:] = encoding.exact_part(measures)
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise MeasureError(
-                f"measure {first + int(np.argmin(finite))} lies too far out for a vector of float32: "
-                f"this model was fitted on distances about {self._unit:.1e}; check its unit"
-            )
         return vectors
 
     @overload
@@ -728,7 +734,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return Given(store, measures, cost, draw)
 
     def _learn_suited(
-        self, measures: Measures, solved: Solved, files: list[Path | None], enough: float
+        self, measures: Measures, solved: Solved, checkpoint: Path | None, enough: float
     ) -> tuple[Float64[np.ndarray, " v"], str | None]:
         """Learn the encoder that was asked for, or else the one that suits.
 
@@ -739,7 +745,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Args:
             measures: the collection.
             solved: its distances.
-            files: of the trainings; the last is for this one. More are added.
+            checkpoint: of the first training; others have files beside it.
             enough: a relative error.
 
         Returns:
@@ -747,7 +753,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         members, cost = self._members(measures, solved.split), GroundCost(self.metric, self.order)
         first, second = suited(cost, members) if self.encoder == "auto" else self.encoder, None
-        self._learn(measures, solved, members, first, files[-1])
+        self._learn(measures, solved, members, first, checkpoint)
         predicted = self._calibrate(measures, solved)
         left_to_choose = self.encoder == "auto" and self.dim is None and self._decoding is None
         if left_to_choose and _error(predicted, solved) > enough:
@@ -756,23 +762,22 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             error = _error(predicted, few)
             second = slower(first, cost, members, _error(known, few) / error if error else np.inf)
             if second == TransportEncoding.kind:
-                predicted, second = self._learn_closer(measures, solved, second, files, predicted), None
+                predicted, second = self._learn_closer(measures, solved, second, checkpoint, predicted), None
             if _closer(known, predicted, few):
                 self.__dict__.update(vars(linear))
                 predicted = self._calibrate(measures, solved)
         return predicted, second
 
     def _learn_closer(
-        self, measures: Measures, solved: Solved, name: str, files: list[Path | None], before: np.ndarray
+        self, measures: Measures, solved: Solved, name: str, checkpoint: Path | None, before: np.ndarray
     ) -> Float64[np.ndarray, " v"]:
         """Learn another encoding, and take it if it is closer to validation pairs, by more than chance, than before.
 
         Returns:
             The distances of validation pairs that are predicted in the end.
         """
-        quicker, file = copy(self), files[-1]
-        files.append(file and file.with_stem(f"{file.stem}-{name}"))
-        self._learn(measures, solved, self._members(measures, solved.split), name, files[-1])
+        quicker, members = copy(self), self._members(measures, solved.split)
+        self._learn(measures, solved, members, name, _beside(checkpoint, name))
         predicted = self._calibrate(measures, solved)
         if _closer(predicted, before, solved):
             return predicted
@@ -868,7 +873,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         there = np.isin(numbers, self._seen.numbers)
         place = np.searchsorted(self._seen.numbers, numbers[there])
         if there.any():
-            vectors[there] = self._made(self._seen.inputs[place], measures[numbers[there]])
+            vectors[there] = self._encoded(
+                measures[numbers[there]], lambda start, batch, _: self._seen.inputs[place[start : start + len(batch)]]
+            )
         if not there.all():
             vectors[~there] = self.encode(measures[numbers[~there]])
         return vectors
@@ -928,8 +935,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return np.asarray(np.hypot(self._scale * free, fixed))
 
     def _seconds_a_measure(self, measures: Measures) -> float:
-        """Of encoding, as one of so many that it takes half a second or less."""
-        some = measures[self.split_.validation[: max(self._encoding.waits_from // 4, 1)]]
+        """Of encoding, all processes together, as one of so many that it takes half a second or less."""
+        order = np.random.default_rng(0).permutation(self.split_.validation)
+        some = measures[order[: max(self._encoding.waits_from // 4, 1)]]
         started = time.perf_counter()
         self.encode(some)
         return (time.perf_counter() - started) / len(some)
@@ -940,28 +948,38 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return source.seconds / source.added
         from joblib import effective_n_jobs  # imported late, as joblib is everywhere
 
-        some = np.random.default_rng(0).permutation(solved.train_pairs)[:_PROBED]
-        solve_pairs(measures, some[:1], self.cost)  # the first takes longer
-        done, started = 0, time.perf_counter()
-        while (spent := time.perf_counter() - started) < _PROBE_SECONDS and done < len(some):
-            more = some[done : 2 * done + 1]
-            solve_pairs(measures, more, self.cost)
-            done += len(more)
-        return spent / done / int(effective_n_jobs(self.n_jobs))
+        some, jobs = np.random.default_rng(0).permutation(solved.train_pairs)[:_PROBED], effective_n_jobs(self.n_jobs)
+
+        def seconds(pairs: np.ndarray) -> float:
+            started = time.perf_counter()
+            solve_pairs(measures, pairs, self.cost)
+            return time.perf_counter() - started
+
+        spent, done = seconds(some[:1]), 1  # longer than others take
+        if spent < _PROBE_SECONDS and len(some) > 1:
+            spent = 0.0
+            while spent < _PROBE_SECONDS and done < len(some):
+                more = some[done : 2 * done]
+                spent, done = spent + seconds(more), done + len(more)
+            return spent / (done - 1) / int(jobs)
+        return spent / int(jobs)
 
 
-def _worth_maps(wish: Wish, curve: LearningCurve, measures: int, elapsed: float) -> bool:
-    """Whether there is need of the combined encoder after the rounds, and time to learn it."""
-    if wish.target_error is not None and curve.error <= wish.target_error:
-        return False
-    maps = 3 * measures * curve.seconds_a_pair  # it takes about as many solves
-    return wish.max_seconds is None or elapsed + maps + 2 * curve.rounds[-1].training <= wish.max_seconds
+def _seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:
+    """That the combined encoder is likely to take, from the pairs of the last round."""
+    used = measures[np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))]
+    return CombinedEncoding.solves(used) * curve.seconds_a_pair + 2 * curve.rounds[-1].training
 
 
-def _forget(files: list[Path | None]) -> None:
-    for file in filter(None, files):
-        file.unlink(missing_ok=True)
-    files.clear()
+def _forget(checkpoint: Path | None) -> None:
+    """Delete the file of a training, and those of encoders that were learned from the same pairs after it."""
+    for file in (checkpoint, *(_beside(checkpoint, name) for name in ENCODINGS)):
+        if file:
+            file.unlink(missing_ok=True)
+
+
+def _beside(checkpoint: Path | None, name: str) -> Path | None:
+    return checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{name}")
 
 
 class _Seen(NamedTuple):

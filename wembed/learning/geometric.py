@@ -347,6 +347,13 @@ class CombinedEncoding(_MappedEncoding):
                 "encoder='auto'"
             )
 
+    @staticmethod
+    def solves(measures: Measures) -> float:
+        """About how many pairs of such measures are solved in the time that it takes to see all of them."""
+        atoms = np.array([measures.sizes.mean()])
+        share = work_of(atoms, np.array([_PLANAR_REFERENCE_ATOMS])) / work_of(atoms, atoms)
+        return float(len(_TURNS) * len(measures) * share[0])
+
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind, "levels": self.features.slices.levels}
 
