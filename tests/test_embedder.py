@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 import wembed
 from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
-from wembed import embedder as embedder_module
+from wembed import learned as learned_module
 from wembed.learning import curve, evaluation
 from wembed.learning.encoders import TurnedEncoder
 
@@ -155,7 +155,7 @@ def test_encoding_that_takes_a_while_shows_a_bar(
     shown.verbose = True
     shown.transform(some_digits)
     assert not capsys.readouterr().err
-    monkeypatch.setattr(type(fitted._encoding), "waits_from", len(some_digits))
+    monkeypatch.setattr(type(fitted._learned.encoding), "waits_from", len(some_digits))
     shown.transform(some_digits)
     assert "encoding" in (err := capsys.readouterr().err)
     assert "300/300" in err
@@ -269,7 +269,7 @@ def test_rounds_go_on_from_an_interruption(
 ) -> None:
     measures, settings = clouds(60, 2), {"dim": 8, "pairs": 400, "training": quick, "n_jobs": 1}
     whole = Embedder(**settings).fit(measures, max_seconds=1e6)
-    real, steps = embedder_module.train, []
+    real, steps = learned_module.train, []
 
     def interrupted(*arguments: Any) -> Any:
         *rest, _ = arguments
@@ -282,7 +282,7 @@ def test_rounds_go_on_from_an_interruption(
         return real(*rest, stop)
 
     places = {"distances": tmp_path / "distances", "checkpoint": tmp_path / "training.safetensors"}
-    monkeypatch.setattr(embedder_module, "train", interrupted)
+    monkeypatch.setattr(learned_module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Embedder(**settings).fit(measures, max_seconds=1e6, **places)
     assert len(list(tmp_path.glob("training-*.safetensors"))) == 1

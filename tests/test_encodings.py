@@ -10,7 +10,9 @@ import pytest
 
 import wembed
 import wembed.embedder as embedder_module
+import wembed.learned as learned_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed.learned import Candidate, Learned
 from wembed.learning import geometric, sinkhorn
 from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
@@ -202,8 +204,8 @@ def test_in_the_plane_maps_beside_slices_are_taken_where_they_bring_more_than_ch
 ) -> None:
     measures, learned = clouds(0, count, 4, 2), []
     monkeypatch.setattr("wembed.learning.encodings._WORTH_MAPS", near)
-    learn = Embedder._learn
-    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
+    learn = learned_module._learn
+    monkeypatch.setattr(learned_module, "_learn", lambda *given: [learned.append(given[3]), learn(*given)][1])
     store = wembed.precompute(measures, tmp_path / "distances", 3_000, n_jobs=1, validation=0.28, calibration=0)
     settings: dict[str, Any] = {"training": TrainingSettings(auxiliary=0, steps=60), "references": 0, "n_jobs": 1}
     chosen = Embedder(**settings).fit(measures, distances=store)
@@ -220,7 +222,7 @@ def in_small_rounds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr("wembed.learning.encodings.FEW_MEASURES", 20)
     monkeypatch.setattr("wembed.learning.curve._FIRST", 200)
     monkeypatch.setattr("wembed.learning.curve._PAYS", -1.0)  # go on as long as there are pairs
-    monkeypatch.setattr(embedder_module, "slower", lambda *_: "combined")
+    monkeypatch.setattr(learned_module, "slower", lambda *_: "combined")
     training = TrainingSettings(auxiliary=0, steps=5, checks=1)
     return {"pairs": "auto", "training": training, "references": 0, "n_jobs": 1, "calibration": 0}
 
@@ -239,11 +241,11 @@ def in_small_rounds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_need_and_time(
     wish: dict[str, float], takes: float, trained: list[str], closer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, learned, learn = in_small_rounds(monkeypatch), [], Embedder._learn
+    settings, learned, learn = in_small_rounds(monkeypatch), [], learned_module._learn
     answers = iter([False] * trained.count("quantiles") + [closer])  # linear transport after each round, then maps
-    monkeypatch.setattr(embedder_module, "_closer", lambda *_: next(answers))
-    monkeypatch.setattr(embedder_module, "_seconds_by_maps", lambda *_: takes)
-    monkeypatch.setattr(Embedder, "_learn", lambda *given: [learned.append(given[4]), learn(*given)])
+    monkeypatch.setattr(Candidate, "is_closer", lambda *_: next(answers))
+    monkeypatch.setattr(embedder_module, "seconds_by_maps", lambda *_: takes)
+    monkeypatch.setattr(learned_module, "_learn", lambda *given: [learned.append(given[3]), learn(*given)][1])
     fitted = Embedder(**settings).fit(clouds(0, 50, 4, 2), **wish)
     curve = fitted.learning_curve_
     assert learned == trained
@@ -267,12 +269,8 @@ def test_maps_after_rounds_go_on_where_they_were_interrupted_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, measures = in_small_rounds(monkeypatch), clouds(0, 50, 4, 2)
-    monkeypatch.setattr(embedder_module, "_closer", lambda one, other, _: len(one) == len(other) and bool(learned))
-    whole_fit, learned, train, calls = embedder_module.Embedder._learn, [], embedder_module.train, []
-
-    def learning(*given: Any) -> None:
-        learned[:] = [given[4]] if given[4] == "combined" else []
-        whole_fit(*given)
+    monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "combined")
+    train, calls = learned_module.train, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -280,16 +278,15 @@ def test_maps_after_rounds_go_on_where_they_were_interrupted_and_leave_nothing(
             raise KeyboardInterrupt
         return train(*arguments)
 
-    monkeypatch.setattr(Embedder, "_learn", learning)
     whole = Embedder(**settings).fit(measures)
     places = {"distances": tmp_path / "distances", "checkpoint": tmp_path / "training.safetensors"}
-    monkeypatch.setattr(embedder_module, "train", interrupted)
+    monkeypatch.setattr(learned_module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Embedder(**settings).fit(measures, **places)
     (kept,) = tmp_path.glob("training-*.safetensors")
     kept.with_stem(f"{kept.stem}-combined").write_bytes(kept.read_bytes())
     with monkeypatch.context() as short:
-        short.setattr(embedder_module, "_seconds_by_maps", lambda *_: 2e9)
+        short.setattr(embedder_module, "seconds_by_maps", lambda *_: 2e9)
         again = Embedder(**settings).fit(measures, max_seconds=1e9, **places)
     assert not list(tmp_path.glob("*.safetensors")), "not even that of maps which are not learned in the end"
     assert again.encoder_ == "quantiles"
@@ -323,7 +320,7 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
     training = TrainingSettings(auxiliary=0, steps=20, checks=2, patience=1.0, learning_rate=1e-9)
     settings: dict[str, Any] = {"validation": 0.3, "training": training, "references": 0, "n_jobs": 1}
     whole = Embedder(**settings).fit(measures)
-    train, steps, most = embedder_module.train, [], 35  # 14 of them in the second training
+    train, steps, most = learned_module.train, [], 35  # 14 of them in the second training
 
     def interrupted(*arguments: Any) -> Any:
         def stop(step: int, total: int, error: float) -> None:
@@ -333,7 +330,7 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
 
         return train(*arguments[:-1], stop)
 
-    monkeypatch.setattr(embedder_module, "train", interrupted)
+    monkeypatch.setattr(learned_module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Embedder(**settings).fit(measures, checkpoint=file)
     files = {file, tmp_path / "training-transport.safetensors"}
@@ -350,9 +347,9 @@ def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monke
 def test_what_a_fit_has_seen_of_a_measure_is_not_found_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measures, encoded, encode = clouds(0, 120, 6, 2), list[np.ndarray](), Embedder.encode
+    measures, encoded, encode = clouds(0, 120, 6, 2), list[np.ndarray](), Learned.encode
     measures = Measures.concatenate([measures[:5], measures])  # some come twice
-    monkeypatch.setattr(Embedder, "encode", lambda *given: [encoded.append(given[1].digests()), encode(*given)][1])
+    monkeypatch.setattr(Learned, "encode", lambda *given: [encoded.append(given[1].digests()), encode(*given)][1])
     monkeypatch.setattr(ENCODINGS[name], "waits_from", 4)  # one measure is encoded to see how long it takes
     store = wembed.precompute(measures, tmp_path / "distances", 2_000, n_jobs=1)
     training = TrainingSettings(steps=15, auxiliary=0)

@@ -3,35 +3,42 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError
-from wembed.euclidean import distances_between, distances_of_pairs, paired_distances
+from wembed.euclidean import distances_between, paired_distances
+from wembed.learned import (
+    FAMILIAR,
+    Candidate,
+    Learned,
+    Recipe,
+    familiar,
+    forget,
+    learn_closer,
+    learn_suited,
+    seconds_by_maps,
+)
 from wembed.learning.baselines import Embedding
-from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
 from wembed.learning.decoding import (
     ATOMS,
     DECODINGS,
     DecoderSettings,
     Decoding,
-    finish_decoding,
-    joint_decoding,
     learned_decoding,
     suited_decoding,
 )
-from wembed.learning.encodings import ENCODINGS, slower, suited
+from wembed.learning.encodings import ENCODINGS
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
-from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
-from wembed.learning.training import Examples, TrainingSettings, train
+from wembed.learning.geometric import LinearEncoding
+from wembed.learning.training import TrainingSettings
 from wembed.measures import Measures
 from wembed.options import whole
 from wembed.progress import bar
@@ -42,7 +49,7 @@ from wembed.transport.bounds import Bounds
 from wembed.transport.costs import GroundCost
 from wembed.transport.exact import solve_pairs
 from wembed.transport.pairs import Split, random_pairs
-from wembed.transport.parallel import Progress, check_jobs, exact_distances, of_block
+from wembed.transport.parallel import Progress, check_jobs, exact_distances
 from wembed.transport.slices import check_triangles
 from wembed.transport.store import DistanceStore
 from wembed.trust import Asked, Trust, answered, answered_each
@@ -50,11 +57,8 @@ from wembed.unusual import warn, warn_of_unusual
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
 _MOST_NUMBERS = 65_536  # in a vector
 _PROBE_SECONDS, _PROBED = 0.2, 10_000  # to see how long an exact solve takes: at least, and pairs at most
-_COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
-_FAMILIAR = 1_000  # training measures that unusualness is told by
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 24, 100  # to calibrate on
 _REFERENCES, _MORE_REFERENCES = 8, 16  # the more where solving against them is quick
@@ -64,7 +68,6 @@ _CALIBRATED_ON = 4_000  # calibration pairs
 _UNITS = {"exact distances": "pairs", "decoder": "steps"}  # that progress is told in
 _FEWEST_DECODED = 20  # measures that a decoder is learned from
 _DECODED = 100  # measures that its error is found with
-_KNOWN = 10_000  # training measures that an encoding is built from
 
 
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -187,40 +190,46 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.check(measures)
         wish, began = Wish(max_seconds, target_error), time.perf_counter()
         in_turn = self.pairs == "auto" or wish != Wish()
-        source = self._source(measures, distances, grows=in_turn)
+        source, recipe = self._source(measures, distances, grows=in_turn), self._recipe()
         file = None if checkpoint is None else Path(checkpoint)
         own: Path | None = None  # of this round
         solved: Solved
-        predicted: Float64[np.ndarray, " v"]
+        found: Candidate
         second: str | None
 
         def learn(pairs: int) -> LearningCurve:
-            nonlocal own, solved, predicted, second
-            _forget(own)  # before there are other pairs, that it doesn't belong to
+            nonlocal own, solved, found, second
+            forget(own)  # before there are other pairs, that it doesn't belong to
             before = source.seconds
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file
-            predicted, second = self._learn_suited(measures, solved, own, target_error or 0.0)
+            found, second = learn_suited(measures, solved, recipe, own, target_error or 0.0)
             trained = time.perf_counter() - started
-            done = Round(solved.total, _error(predicted, solved), source.seconds - before, trained)
+            done = Round(solved.total, found.error(solved), source.seconds - before, trained)
             return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), seconds_a_measure=0.0)
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         curve = in_rounds(learn, most, wish) if in_turn else learn(most)
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
-        if second and _seconds_by_maps(measures, solved, curve) <= left:
+        if second and seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
-            error = _error(self._learn_closer(measures, solved, second, own, predicted), solved)
-            curve = replace(curve, second=Round(solved.total, error, 0.0, time.perf_counter() - started))
-        self.learning_curve_ = replace(curve, seconds_a_measure=self._seconds_a_measure(measures))
-        _forget(own)
-        self._trust = self._trusted(measures, solved)
-        del self._seen
+            found = learn_closer(measures, solved, recipe, second, own, found)
+            trained = time.perf_counter() - started
+            curve = replace(curve, second=Round(solved.total, found.error(solved), 0.0, trained))
+        forget(own)
+        self._learned, self._decoding, self._grid = found.learned, found.learned.decoding, measures.grid
+        self.encoder_, self.dim_ = found.learned.encoding.kind, found.learned.encoding.dim
+        self.split_, self.history_ = solved.split, found.learned.history
+        self.learning_curve_ = replace(curve, seconds_a_measure=found.seconds_a_measure(measures, solved.split, recipe))
+        self.mean_distance_ = float(solved.train_distances.mean())
+        self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
+        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
+        self._trust = self._trusted(measures, solved, found, recipe)
         if self._decoding is not None:
-            self._decoding.module.stretched(self.dim_ - self._encoding.exact_dim, self._scale)
+            self._decoding.module.stretched(found.learned.free_dim, found.learned.scale)
         self.decoder_error_ = None if self._decoding is None else self._decoder_error(measures[self.split_.validation])
         self.errors_: dict[str, Any] | None = None
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
@@ -252,39 +261,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError, SettingError: as `transform`.
         """
         self.check_like(measures)
-
-        def seen(start: int, batch: Measures, show: Progress) -> np.ndarray:
-            return self._encoding.inputs(batch, self._unit, self.n_jobs, show)
-
-        return self._encoded(measures, seen)
-
-    def _encoded(
-        self, measures: Measures, seen: Callable[[int, Measures, Progress], np.ndarray]
-    ) -> Float32[np.ndarray, "n dim"]:
-        """Vectors, by what the encoder sees of the measures in a batch that starts somewhere."""
-        encoding = self._encoding
-        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
-        learned = encoding.dim - encoding.exact_dim
-        encoding.module.to(self.device)
-        with bar(self.verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
-            for start in range(0, len(measures), _BATCH):
-                batch = measures[start : start + _BATCH]
-                within = of_block(show, start, len(batch), len(measures))
-                with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
-                    inputs = torch.from_numpy(seen(start, batch, within))
-                    parts = [encoding.module(rows.to(self.device)) for rows in torch.split(inputs, _ROWS)]
-                    output = torch.cat(parts).cpu().numpy()
-                    encoded = vectors[start : start + len(batch)]
-                    encoded[:, :learned] = output * np.float32(self._scale * self._unit)
-                    encoded[:, learned:] = encoding.exact_part(batch)
-                finite = np.isfinite(encoded).all(axis=1)
-                if not finite.all():
-                    raise MeasureError(
-                        f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
-                        f"this model was fitted on distances about {self._unit:.1e}; check its unit"
-                    )
-                show(start + len(batch), len(measures))
-        return vectors
+        return self._learned.encode(measures, self.device, self.n_jobs, self.verbose)
 
     @overload
     def distance(self, a: Measures, b: Measures) -> Float64[np.ndarray, " n"]: ...
@@ -522,7 +499,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     @property
     def cost(self) -> GroundCost:
         """The ground cost that the predicted distances stand for."""
-        return self._encoding.cost if hasattr(self, "_encoding") else GroundCost(self.metric, self.order)
+        return self._learned.encoding.cost if hasattr(self, "_learned") else GroundCost(self.metric, self.order)
 
     def fit_decoder(
         self, measures: Measures, *, atoms: int = ATOMS, steps: int = 4_000, mixtures: int | None = None
@@ -555,7 +532,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             whole("mixtures", mixtures)
         if len(measures) < _FEWEST_DECODED:
             raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
-        some = measures[np.unique(np.linspace(0, len(measures) - 1, _FAMILIAR).astype(int))]
+        some = measures[np.unique(np.linspace(0, len(measures) - 1, FAMILIAR).astype(int))]
         warn_of_unusual(
             self._trust.unusualness(some, self.encode(some)),
             "measures to decode to",
@@ -565,7 +542,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             self._decoding, unseen = learned_decoding(
                 measures,
                 self.encode,
-                self.dim_ - self._encoding.exact_dim,
+                self._learned.free_dim,
                 self.cost,
                 DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
                 shown,
@@ -599,7 +576,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         finite = np.isfinite(given).all(axis=1)
         if not finite.all():
             raise SettingError(f"vector {int(np.argmin(finite))} has a number that is NaN or infinite")
-        return decoding(given, self._encoding.centroids(given), self.device)
+        return decoding(given, self._learned.encoding.centroids(given), self.device)
 
     @property
     def decoder(self) -> Decoding | None:
@@ -627,8 +604,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: it is a file.
         """
         self._check_fitted()
-        tensors = {f"encoder.{name}": tensor for name, tensor in self._encoding.module.state_dict().items()}
-        tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._encoding.arrays().items()}
+        encoding = self._learned.encoding
+        tensors = {f"encoder.{name}": tensor for name, tensor in encoding.module.state_dict().items()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
         trusted = {f"trust.{name}": torch.from_numpy(np.array(a)) for name, a in self._trust.arrays().items()}
         tensors |= trusted
@@ -645,13 +623,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "settings": settings,
             "training": None if self._fitted["training"] is None else asdict(self._fitted["training"]),
             "cost": self.cost.as_dict(),
-            "dim": self._encoding.dim,
-            "features": self._encoding.description(),
+            "dim": encoding.dim,
+            "features": encoding.description(),
             "decoder": None if self._decoding is None else self._decoding.description(),
             "decoder_error": self.decoder_error_,
             "grid": self._grid,
-            "unit": self._unit,
-            "calibration": {"scale": self._scale},
+            "unit": self._learned.unit,
+            "calibration": {"scale": self._learned.scale},
             "history": self.history_,
             "learning_curve": self.learning_curve_.as_dict(),
             "mean_distance": self.mean_distance_,
@@ -700,7 +678,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: measures that the ground cost is not defined on.
         """
         self._check_fitted()
-        self._encoding.check(measures)
+        self._learned.encoding.check(measures)
         if None not in (self._grid, measures.grid) and measures.grid != self._grid:
             theirs, known = (" x ".join(map(str, grid or ())) for grid in (measures.grid, self._grid))
             raise MeasureError(
@@ -709,7 +687,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             )
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "_encoding"):
+        if not hasattr(self, "_learned"):
             raise NotFittedError("this Embedder has not been fitted; call fit, or wembed.load a saved one")
 
     def _check_paired(self, what: str, a: Measures, b: Measures) -> None:
@@ -733,170 +711,35 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         store = distances if isinstance(distances, DistanceStore) else DistanceStore(path)
         return Given(store, measures, cost, draw)
 
-    def _learn_suited(
-        self, measures: Measures, solved: Solved, checkpoint: Path | None, enough: float
-    ) -> tuple[Float64[np.ndarray, " v"], str | None]:
-        """Learn the encoder that was asked for, or else the one that suits.
-
-        Left to choose, and unless the error is small enough, it learns from optimal maps to several references as well
-        where linear optimal transport is closer to some validation pairs. Of what was learned first, what was learned
-        from maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
-
-        Args:
-            measures: the collection.
-            solved: its distances.
-            checkpoint: of the first training; others have files beside it.
-            enough: a relative error.
-
-        Returns:
-            The predicted distances of validation pairs, and the name of another encoder that may be closer.
-        """
-        members, cost = self._members(measures, solved.split), GroundCost(self.metric, self.order)
-        first, second = suited(cost, members) if self.encoder == "auto" else self.encoder, None
-        self._learn(measures, solved, members, first, checkpoint)
-        predicted = self._calibrate(measures, solved)
-        left_to_choose = self.encoder == "auto" and self.dim is None and self._decoding is None
-        if left_to_choose and _error(predicted, solved) > enough:
-            few, linear = solved.checked_by(_COMPARED), self._linear(members)
-            known = linear._calibrate(measures, few)
-            error = _error(predicted, few)
-            second = slower(first, cost, members, _error(known, few) / error if error else np.inf)
-            if second == TransportEncoding.kind:
-                predicted, second = self._learn_closer(measures, solved, second, checkpoint, predicted), None
-            if _closer(known, predicted, few):
-                self.__dict__.update(vars(linear))
-                predicted = self._calibrate(measures, solved)
-        return predicted, second
-
-    def _learn_closer(
-        self, measures: Measures, solved: Solved, name: str, checkpoint: Path | None, before: np.ndarray
-    ) -> Float64[np.ndarray, " v"]:
-        """Learn another encoding, and take it if it is closer to validation pairs, by more than chance, than before.
-
-        Returns:
-            The distances of validation pairs that are predicted in the end.
-        """
-        quicker, members = copy(self), self._members(measures, solved.split)
-        self._learn(measures, solved, members, name, _beside(checkpoint, name))
-        predicted = self._calibrate(measures, solved)
-        if _closer(predicted, before, solved):
-            return predicted
-        self.__dict__.update(vars(quicker))
-        return before
-
-    def _learn(self, measures: Measures, solved: Solved, members: Measures, name: str, checkpoint: Path | None) -> None:
-        """Build an encoding and train it on the solved pairs; what it is scaled by is left to be calibrated."""
-        cost = GroundCost(self.metric, self.order)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
-            encoding = ENCODINGS[name].build(cost, members, self.dim, self.random_state)
-        used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
-        unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
-        if not 1e-30 < unit < 1e30:
-            raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
-        learned_from = measures[used]
-        with bar(self.verbose, "transport maps", unit="measures") as show:
-            inputs = encoding.copies(learned_from, unit, self.random_state, self.n_jobs, show)
-        examples = Examples(
-            inputs,
-            (encoding.exact_part(learned_from) / unit).astype(np.float32),
-            np.searchsorted(used, solved.train_pairs),
-            solved.train_distances / unit,
-            np.searchsorted(used, solved.validation_pairs),
-            solved.validation_distances / unit,
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            GroundCost(self.metric, self.order),
+            self.encoder,
+            self.dim,
+            self.training or TrainingSettings(seed=self.random_state),
+            self.random_state,
+            self.device,
+            self.n_jobs,
+            self.verbose,
         )
-        encoding.start_from(examples)
-        count = len(solved.train_pairs)
-        training = self.training or TrainingSettings(seed=self.random_state)
-        training = training.resolved(count, encoding.steps, encoding.rate_for(count), encoding.batch_pairs)
-        if training.auxiliary:
-            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_state)
-                auxiliary = encoding.auxiliary(members, unit, count, self.random_state, self.n_jobs, show)
-            examples = replace(examples, auxiliary=auxiliary)
-        decoding = None
-        if training.reconstruction:
-            with bar(self.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_state)
-                rows = np.flatnonzero(np.isin(used, solved.split.train))
-                rows = np.sort(np.random.default_rng([self.random_state, 10]).permutation(rows)[:_KNOWN])
-                decoding, task = joint_decoding(
-                    learned_from[rows], encoding, inputs[0, rows], unit, ATOMS, self.n_jobs, show
-                )
-            examples = replace(examples, reconstruction=task)
-        with bar(self.verbose, "training", unit="steps") as show:
-            history = train(
-                encoding.module,
-                examples,
-                training,
-                encoding.loss,
-                self.device,
-                checkpoint,
-                lambda step, steps, _: show(step, steps),
-            )
-        encoding.finish(examples)
-        if decoding is not None:
-            assert training.steps is not None
-            settings = DecoderSettings(ATOMS, training.steps, 0, self.random_state, self.n_jobs, self.device)
-            with bar(self.verbose, "decoder", unit="steps") as show:
-                finish_decoding(decoding, task, encoding, encoding.inputs_of(inputs[:, rows]), settings, show)
-        again = np.isin(used, np.union1d(solved.validation_pairs, self._familiar(solved.split)))
-        self._seen = _Seen(used[again], encoding.inputs_of(inputs[:, again]))
-        self._encoding, self._decoding, self._unit, self._grid = encoding, decoding, unit, measures.grid
-        self.encoder_, self.dim_ = name, encoding.dim
-        self.split_ = solved.split
-        self.history_ = [(step, error * unit) for step, error in history]
-        self.mean_distance_ = float(solved.train_distances.mean())
-        self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
-        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
 
-    def _members(self, measures: Measures, split: Split) -> Measures:
-        """The training measures that an encoding is built from: all of them, or some of many."""
-        some = np.random.default_rng([self.random_state, 6]).permutation(len(split.train))[:_KNOWN]
-        return measures[split.train[np.sort(some)]]
-
-    def _linear(self, members: Measures) -> "Embedder":
-        """The same with linear optimal transport in place of what was learned."""
-        plain = copy(self)
-        plain._encoding = LinearEncoding.build(self.cost, members, None, self.random_state)
-        plain.encoder_, plain.dim_, plain.history_ = plain._encoding.kind, plain._encoding.dim, []
-        plain._seen = _Seen(np.empty(0, np.int64), np.empty((0, plain._encoding.dim), np.float32))
-        return plain
-
-    def _familiar(self, split: Split) -> Int64[np.ndarray, " n"]:
-        """Training measures in random order, some of many: what is usual is told by them."""
-        return np.random.default_rng([self.random_state, 7]).permutation(split.train)[:_FAMILIAR]
-
-    def _known(self, measures: Measures, numbers: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
-        """Vectors of some measures of the collection; what the encoder has seen of them is not found again."""
-        vectors = np.empty((len(numbers), self._encoding.dim), dtype=np.float32)
-        there = np.isin(numbers, self._seen.numbers)
-        place = np.searchsorted(self._seen.numbers, numbers[there])
-        if there.any():
-            vectors[there] = self._encoded(
-                measures[numbers[there]], lambda start, batch, _: self._seen.inputs[place[start : start + len(batch)]]
-            )
-        if not there.all():
-            vectors[~there] = self.encode(measures[numbers[~there]])
-        return vectors
-
-    def _trusted(self, measures: Measures, solved: Solved) -> Trust:
+    def _trusted(self, measures: Measures, solved: Solved, found: Candidate, recipe: Recipe) -> Trust:
         """What is known of errors, from validation and calibration pairs."""
-        split = solved.split
-        familiar, unseen = self._familiar(split), split.calibration if len(split.calibration) else split.validation
-        typical = np.random.default_rng([self.random_state, 8]).permutation(unseen)[:_FAMILIAR]
+        split, learned = solved.split, found.learned
+        known, unseen = familiar(split, recipe.seed), split.calibration if len(split.calibration) else split.validation
+        typical = np.random.default_rng([self.random_state, 8]).permutation(unseen)[:FAMILIAR]
         fitted_on = self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON)
         calibrated_on = self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON)
-        used = np.unique(np.concatenate([familiar, typical, fitted_on[0].ravel(), calibrated_on[0].ravel()]))
-        some, vectors = measures[used], self._known(measures, used)
-        members, others = np.searchsorted(used, familiar), np.searchsorted(used, typical)
+        used = np.unique(np.concatenate([known, typical, fitted_on[0].ravel(), calibrated_on[0].ravel()]))
+        some, vectors = measures[used], found.vectors(measures, used, recipe)
+        members, others = np.searchsorted(used, known), np.searchsorted(used, typical)
         suited_number = _MORE_REFERENCES if some[members].sizes.mean() <= _FEW_ATOMS else _REFERENCES
         trust = Trust.build(
             self.cost,
             (some[members], vectors[members]),
             (some[others], vectors[others]),
-            self._encoding.placed,
-            self._encoding.dim - self._encoding.exact_dim,
+            learned.encoding.placed,
+            learned.free_dim,
             suited_number if self.references == "auto" else int(self.references),
             int(self.random_state),
         )
@@ -924,24 +767,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
-    def _calibrate(self, measures: Measures, solved: Solved) -> Float64[np.ndarray, " v"]:
-        """Fit the scale; return the predicted distances of validation pairs."""
-        self._scale = 1.0
-        used, place = np.unique(solved.validation_pairs, return_inverse=True)
-        vectors, pairs = self._known(measures, used), place.reshape(-1, 2)
-        learned = self._encoding.dim - self._encoding.exact_dim
-        free, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :learned], vectors[:, learned:]))
-        self._scale = fitted_scale(free, fixed, solved.validation_distances)
-        return np.asarray(np.hypot(self._scale * free, fixed))
-
-    def _seconds_a_measure(self, measures: Measures) -> float:
-        """Of encoding, all processes together, as one of so many that it takes half a second or less."""
-        order = np.random.default_rng(0).permutation(self.split_.validation)
-        some = measures[order[: max(self._encoding.waits_from // 4, 1)]]
-        started = time.perf_counter()
-        self.encode(some)
-        return (time.perf_counter() - started) / len(some)
-
     def _seconds_a_pair(self, measures: Measures, solved: Solved, source: Source) -> float:
         """Of an exact solve, all processes together: as those of the fit took, or as a few take now."""
         if source.added:
@@ -963,59 +788,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 spent, done = spent + seconds(more), done + len(more)
             return spent / (done - 1) / int(jobs)
         return spent / int(jobs)
-
-
-def _seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:
-    """That the combined encoder is likely to take, from the pairs of the last round."""
-    used = measures[np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))]
-    return CombinedEncoding.solves(used) * curve.seconds_a_pair + 2 * curve.rounds[-1].training
-
-
-def _forget(checkpoint: Path | None) -> None:
-    """Delete the file of a training, and those of encoders that were learned from the same pairs after it."""
-    for file in (checkpoint, *(_beside(checkpoint, name) for name in ENCODINGS)):
-        if file:
-            file.unlink(missing_ok=True)
-
-
-def _beside(checkpoint: Path | None, name: str) -> Path | None:
-    return checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{name}")
-
-
-class _Seen(NamedTuple):
-    """What the encoder sees of some measures of a collection.
-
-    Attributes:
-        numbers: which, in ascending order.
-        inputs: of each.
-    """
-
-    numbers: Int64[np.ndarray, " n"]
-    inputs: Float32[np.ndarray, "n *shape"]
-
-
-def _closer(one: np.ndarray, other: np.ndarray, solved: Solved) -> bool:
-    """Whether the first predictions are closer to the first validation distances than the second, by more than chance.
-
-    By that is meant that the mean of the differences of their errors is more than twice its standard error, as if each
-    measure gave one difference, for pairs that share a measure are not independent.
-    """
-    gains = _errors(other, solved) - _errors(one, solved)
-    measures = len(np.unique(solved.validation_pairs))
-    return bool(gains.sum() > 2 * gains.std() * len(gains) / measures**0.5) if len(gains) else False
-
-
-def _error(predicted: np.ndarray, solved: Solved) -> float:
-    """The mean relative error of the first validation pairs."""
-    errors = _errors(predicted, solved)
-    return float(errors.mean()) if len(errors) else 0.0
-
-
-def _errors(predicted: np.ndarray, solved: Solved) -> Float64[np.ndarray, " v"]:
-    """Relative errors of the first validation pairs, those of equal measures left out."""
-    exact = solved.validation_distances
-    apart = exact > 0
-    return np.asarray(np.abs(predicted[: len(exact)] - exact)[apart] / exact[apart])
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:
@@ -1065,7 +837,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     encoding.module.load_state_dict(state)
     encoding.module.eval()
-    embedder._encoding = encoding
+    embedder._learned = Learned(encoding, description["unit"], description["calibration"]["scale"])
     embedder._decoding = None
     if description["decoder"] is not None:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("decoding.")}
@@ -1077,8 +849,6 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder.decoder_error_ = description["decoder_error"]
     embedder.dim_ = encoding.dim
     embedder._grid = None if description["grid"] is None else tuple(description["grid"])
-    embedder._unit = description["unit"]
-    embedder._scale = description["calibration"]["scale"]
     embedder.split_ = Split(*(tensors[f"split.{field.name}"].numpy() for field in fields(Split)))
     embedder.history_ = [(int(step), float(error)) for step, error in description["history"]]
     embedder.learning_curve_ = LearningCurve.from_dict(description["learning_curve"])

@@ -1,0 +1,354 @@
+"""What is learned from solved pairs: an encoding and its units, and which of several that is."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+
+from wembed.errors import MeasureError, SettingError
+from wembed.euclidean import distances_of_pairs
+from wembed.learning.calibration import fitted_scale
+from wembed.learning.curve import LearningCurve
+from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_decoding, joint_decoding
+from wembed.learning.encoding import Encoding
+from wembed.learning.encodings import ENCODINGS, slower, suited
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
+from wembed.learning.training import Examples, TrainingSettings, train
+from wembed.measures import Measures
+from wembed.progress import bar
+from wembed.solved import Solved
+from wembed.transport.costs import GroundCost
+from wembed.transport.pairs import Split
+from wembed.transport.parallel import Progress, of_block
+
+__all__ = [
+    "FAMILIAR",
+    "Candidate",
+    "Learned",
+    "Recipe",
+    "familiar",
+    "forget",
+    "learn_closer",
+    "learn_suited",
+    "seconds_by_maps",
+]
+
+_BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
+_COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
+_KNOWN = 10_000  # training measures that an encoding is built from
+FAMILIAR = 1_000  # measures that what is usual is told by
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How to learn, as an Embedder was told.
+
+    Attributes:
+        cost: the ground cost.
+        encoder: a name in ENCODINGS, or "auto".
+        dim: length of the vectors; None for what suits the encoder.
+        training: how to train.
+        seed: draws what is random, and the starting weights.
+        device: a torch device.
+        n_jobs: processes, or -1 for one a core.
+        verbose: show progress bars.
+    """
+
+    cost: GroundCost
+    encoder: str
+    dim: int | None
+    training: TrainingSettings
+    seed: int
+    device: str
+    n_jobs: int
+    verbose: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """An encoding, and what makes vectors in the unit of the data of it.
+
+    Attributes:
+        encoding: what is seen of measures, and the encoder.
+        unit: a typical distance; what the encoder sees and gives is in units of it.
+        scale: that what the encoder gives is multiplied by.
+        history: validation error (root mean square, in data units) by training step; empty where nothing was trained.
+        decoding: the way back, where it was trained along.
+    """
+
+    encoding: Encoding
+    unit: float
+    scale: float = 1.0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    decoding: Decoding | None = None
+
+    @property
+    def free_dim(self) -> int:
+        """Numbers of a vector that the encoder gives; the others are exact."""
+        return self.encoding.dim - self.encoding.exact_dim
+
+    def encode(
+        self, measures: Measures, device: str = "cpu", n_jobs: int = 1, verbose: bool = False
+    ) -> Float32[np.ndarray, "n dim"]:
+        """The vector of each measure.
+
+        Raises:
+            MeasureError: points so far out that a vector of float32 cannot hold them.
+        """
+
+        def see(start: int, batch: Measures, show: Progress) -> np.ndarray:
+            return self.encoding.inputs(batch, self.unit, n_jobs, show)
+
+        return self.encode_seen(measures, see, device, verbose)
+
+    def encode_seen(
+        self,
+        measures: Measures,
+        see: Callable[[int, Measures, Progress], np.ndarray],
+        device: str = "cpu",
+        verbose: bool = False,
+    ) -> Float32[np.ndarray, "n dim"]:
+        """The vector of each measure, by what `see` says that the encoder sees of a batch that starts somewhere."""
+        encoding, free = self.encoding, self.free_dim
+        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
+        encoding.module.to(device)
+        with bar(verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
+            for start in range(0, len(measures), _BATCH):
+                batch = measures[start : start + _BATCH]
+                within = of_block(show, start, len(batch), len(measures))
+                with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
+                    inputs = torch.from_numpy(see(start, batch, within))
+                    parts = [encoding.module(rows.to(device)) for rows in torch.split(inputs, _ROWS)]
+                    encoded = vectors[start : start + len(batch)]
+                    encoded[:, :free] = torch.cat(parts).cpu().numpy() * np.float32(self.scale * self.unit)
+                    encoded[:, free:] = encoding.exact_part(batch)
+                finite = np.isfinite(encoded).all(axis=1)
+                if not finite.all():
+                    raise MeasureError(
+                        f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
+                        f"this model was fitted on distances about {self.unit:.1e}; check its unit"
+                    )
+                show(start + len(batch), len(measures))
+        return vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What was learned from a collection, and what is known of it already.
+
+    Attributes:
+        learned: calibrated.
+        numbers: measures of the collection that the encoder has seen, in ascending order.
+        inputs: what it has seen of each.
+        predicted: of validation pairs, or of the first of them.
+    """
+
+    learned: Learned
+    numbers: Int64[np.ndarray, " n"]
+    inputs: Float32[np.ndarray, "n *shape"]
+    predicted: Float64[np.ndarray, " v"]
+
+    @classmethod
+    def calibrated(
+        cls,
+        measures: Measures,
+        solved: Solved,
+        recipe: Recipe,
+        learned: Learned,
+        numbers: np.ndarray | None = None,
+        inputs: np.ndarray | None = None,
+    ) -> "Candidate":
+        """With the scale that suits the validation pairs."""
+        if numbers is None or inputs is None:
+            numbers, inputs = np.empty(0, dtype=np.int64), np.empty((0, 1), dtype=np.float32)
+        raw = cls(replace(learned, scale=1.0), numbers, inputs, np.empty(0))
+        used, place = np.unique(solved.validation_pairs, return_inverse=True)
+        vectors, pairs = raw.vectors(measures, used, recipe), place.reshape(-1, 2)
+        free = learned.free_dim
+        made, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :free], vectors[:, free:]))
+        scale = fitted_scale(made, fixed, solved.validation_distances)
+        return replace(raw, learned=replace(learned, scale=scale), predicted=np.hypot(scale * made, fixed))
+
+    def vectors(
+        self, measures: Measures, numbers: Int64[np.ndarray, " k"], recipe: Recipe
+    ) -> Float32[np.ndarray, "k dim"]:
+        """Of some measures of the collection; what the encoder has seen of them is not found again."""
+        vectors = np.empty((len(numbers), self.learned.encoding.dim), dtype=np.float32)
+        there = np.isin(numbers, self.numbers)
+        place = np.searchsorted(self.numbers, numbers[there])
+
+        def see(start: int, batch: Measures, _: Progress) -> np.ndarray:
+            return np.asarray(self.inputs[place[start : start + len(batch)]])
+
+        if there.any():
+            known = measures[numbers[there]]
+            vectors[there] = self.learned.encode_seen(known, see, recipe.device, recipe.verbose)
+        if not there.all():
+            others = measures[numbers[~there]]
+            vectors[~there] = self.learned.encode(others, recipe.device, recipe.n_jobs, recipe.verbose)
+        return vectors
+
+    def seconds_a_measure(self, measures: Measures, split: Split, recipe: Recipe) -> float:
+        """Of encoding, all processes together, as one of so many that it takes half a second or less."""
+        order = np.random.default_rng(0).permutation(split.validation)
+        some = measures[order[: max(self.learned.encoding.waits_from // 4, 1)]]
+        started = time.perf_counter()
+        self.learned.encode(some, recipe.device, recipe.n_jobs)
+        return (time.perf_counter() - started) / len(some)
+
+    def error(self, solved: Solved) -> float:
+        """The mean relative error of the first validation pairs."""
+        errors = self._errors(solved)
+        return float(errors.mean()) if len(errors) else 0.0
+
+    def is_closer(self, other: "Candidate", solved: Solved) -> bool:
+        """Whether it is closer to the first validation distances than another, by more than chance.
+
+        By that is meant that the mean of the differences of their errors is more than twice its standard error, as if
+        each measure gave one difference, for pairs that share a measure are not independent.
+        """
+        gains = other._errors(solved) - self._errors(solved)
+        measures = len(np.unique(solved.validation_pairs))
+        return bool(gains.sum() > 2 * gains.std() * len(gains) / measures**0.5) if len(gains) else False
+
+    def _errors(self, solved: Solved) -> Float64[np.ndarray, " v"]:
+        """Relative errors, those of equal measures left out."""
+        exact = solved.validation_distances
+        apart = exact > 0
+        return np.asarray(np.abs(self.predicted[: len(exact)] - exact)[apart] / exact[apart])
+
+
+def learn_suited(
+    measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float
+) -> tuple[Candidate, str | None]:
+    """Learn the encoder that was asked for, or else the one that suits.
+
+    Left to choose, and unless the error is small enough, it learns from optimal maps to several references as well
+    where linear optimal transport is closer to some validation pairs. Of what was learned first, what was learned from
+    maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
+
+    Args:
+        measures: the collection.
+        solved: its distances.
+        recipe: how to learn.
+        checkpoint: of the first training; others have files beside it.
+        enough: a relative error.
+
+    Returns:
+        What was learned, and the name of another encoder that may be closer.
+    """
+    members = _members(measures, solved.split, recipe)
+    first, second = suited(recipe.cost, members) if recipe.encoder == "auto" else recipe.encoder, None
+    found = _learn(measures, solved, recipe, first, checkpoint)
+    left_to_choose = recipe.encoder == "auto" and recipe.dim is None and found.learned.decoding is None
+    if left_to_choose and found.error(solved) > enough:
+        few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
+        linear = Candidate.calibrated(measures, few, recipe, Learned(plain, found.learned.unit))
+        error = found.error(few)
+        second = slower(first, recipe.cost, members, linear.error(few) / error if error else np.inf)
+        if second == TransportEncoding.kind:
+            found, second = learn_closer(measures, solved, recipe, second, checkpoint, found), None
+        if linear.is_closer(found, few):
+            found = Candidate.calibrated(measures, solved, recipe, linear.learned)
+    return found, second
+
+
+def learn_closer(
+    measures: Measures, solved: Solved, recipe: Recipe, name: str, checkpoint: Path | None, before: Candidate
+) -> Candidate:
+    """Learn another encoder, and take it if it is closer to validation pairs than before, by more than chance."""
+    other = _learn(measures, solved, recipe, name, _beside(checkpoint, name))
+    return other if other.is_closer(before, solved) else before
+
+
+def seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:
+    """That the combined encoder is likely to take, from the pairs of the last round."""
+    used = measures[np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))]
+    return CombinedEncoding.solves(used) * curve.seconds_a_pair + 2 * curve.rounds[-1].training
+
+
+def forget(checkpoint: Path | None) -> None:
+    """Delete the file of a training, and those of encoders that were learned from the same pairs after it."""
+    for file in (checkpoint, *(_beside(checkpoint, name) for name in ENCODINGS)):
+        if file:
+            file.unlink(missing_ok=True)
+
+
+def familiar(split: Split, seed: int) -> Int64[np.ndarray, " n"]:
+    """Training measures in random order, some of many: what is usual is told by them."""
+    return np.random.default_rng([seed, 7]).permutation(split.train)[:FAMILIAR]
+
+
+def _beside(checkpoint: Path | None, name: str) -> Path | None:
+    return checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{name}")
+
+
+def _members(measures: Measures, split: Split, recipe: Recipe) -> Measures:
+    """The training measures that an encoding is built from: all of them, or some of many."""
+    some = np.random.default_rng([recipe.seed, 6]).permutation(len(split.train))[:_KNOWN]
+    return measures[split.train[np.sort(some)]]
+
+
+def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkpoint: Path | None) -> Candidate:
+    """Build an encoding, train it on the solved pairs, and calibrate it."""
+    members, seed = _members(measures, solved.split, recipe), recipe.seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoding = ENCODINGS[name].build(recipe.cost, members, recipe.dim, seed)
+    used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
+    unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
+    if not 1e-30 < unit < 1e30:
+        raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
+    learned_from = measures[used]
+    with bar(recipe.verbose, "transport maps", unit="measures") as show:
+        inputs = encoding.copies(learned_from, unit, seed, recipe.n_jobs, show)
+    examples = Examples(
+        inputs,
+        (encoding.exact_part(learned_from) / unit).astype(np.float32),
+        np.searchsorted(used, solved.train_pairs),
+        solved.train_distances / unit,
+        np.searchsorted(used, solved.validation_pairs),
+        solved.validation_distances / unit,
+    )
+    encoding.start_from(examples)
+    count = len(solved.train_pairs)
+    training = recipe.training.resolved(count, encoding.steps, encoding.rate_for(count), encoding.batch_pairs)
+    if training.auxiliary:
+        with bar(recipe.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            auxiliary = encoding.auxiliary(members, unit, count, seed, recipe.n_jobs, show)
+        examples = replace(examples, auxiliary=auxiliary)
+    decoding = None
+    if training.reconstruction:
+        with bar(recipe.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            rows = np.flatnonzero(np.isin(used, solved.split.train))
+            rows = np.sort(np.random.default_rng([seed, 10]).permutation(rows)[:_KNOWN])
+            decoding, task = joint_decoding(
+                learned_from[rows], encoding, inputs[0, rows], unit, ATOMS, recipe.n_jobs, show
+            )
+        examples = replace(examples, reconstruction=task)
+    with bar(recipe.verbose, "training", unit="steps") as show:
+        history = train(
+            encoding.module,
+            examples,
+            training,
+            encoding.loss,
+            recipe.device,
+            checkpoint,
+            lambda step, steps, _: show(step, steps),
+        )
+    encoding.finish(examples)
+    if decoding is not None:
+        assert training.steps is not None
+        settings = DecoderSettings(ATOMS, training.steps, 0, seed, recipe.n_jobs, recipe.device)
+        with bar(recipe.verbose, "decoder", unit="steps") as show:
+            finish_decoding(decoding, task, encoding, encoding.inputs_of(inputs[:, rows]), settings, show)
+    again = np.isin(used, np.union1d(solved.validation_pairs, familiar(solved.split, seed)))
+    learned = Learned(encoding, unit, history=[(step, error * unit) for step, error in history], decoding=decoding)
+    seen = encoding.inputs_of(inputs[:, again])
+    return Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
