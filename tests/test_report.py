@@ -299,6 +299,7 @@ def test_a_large_report_stays_small(fitted: wembed.Embedder, report: Report, tmp
         predicted=exact * rng.normal(1, 0.1, 2_000),
         asked=rng.integers(0, 1_000, (2_000, 2)),
         pool=np.arange(1_000),
+        vectors=fitted.encode(measures[:1_000]),
         hoods=hoods,
         predicted_hoods=hoods.exact * rng.normal(1, 0.1, (20, 1_000)),
     )
