@@ -265,6 +265,27 @@ def test_to_learn_by_maps_takes_three_solves_of_a_reference_a_measure() -> None:
     )
 
 
+def test_what_was_learned_is_not_lost_until_intervals_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, measures, file = {"encoder": "quantiles", "pairs": 300}, clouds(0), tmp_path / "training.safetensors"
+    training, steps = TrainingSettings(steps=5, checks=1), list[int]()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as early:
+        early.setattr(Embedder, "_trusted", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Embedder(training=training, **settings).fit(measures, checkpoint=file)
+    train = learned_module.train
+    counted = lambda *given: train(*given[:-1], lambda step, *_: steps.append(step))  # noqa: E731
+    monkeypatch.setattr(learned_module, "train", counted)
+    Embedder(training=training, **settings).fit(measures, checkpoint=file)
+    assert steps == [5], "nothing is trained again"
+    assert not list(tmp_path.iterdir())
+
+
 def test_maps_after_rounds_go_on_where_they_were_interrupted_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,7 +219,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             found = learn_closer(measures, solved, recipe, second, own, found)
             trained = time.perf_counter() - started
             curve = replace(curve, second=Round(solved.total, found.error(solved), 0.0, trained))
-        forget(own)
         self._learned, self._decoding, self._grid = found.learned, found.learned.decoding, measures.grid
         self.encoder_, self.dim_ = found.learned.encoding.kind, found.learned.encoding.dim
         self.split_, self.history_ = solved.split, found.learned.history
@@ -235,6 +234,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         self._calibrated_on = self._digests[self.split_.calibration]
         self._fitted = self.get_params(deep=False)
+        forget(own)
         return self
 
     def transform(self, measures: Measures) -> Float32[np.ndarray, "n dim"]:
