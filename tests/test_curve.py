@@ -95,11 +95,16 @@ def test_what_maps_brought_is_the_error_and_falls_with_more_pairs_as_the_rounds_
     assert LearningCurve.from_dict(json.loads(json.dumps(better.as_dict()))) == better
 
 
+def test_a_wished_for_error_is_a_share():
+    with pytest.raises(SettingError, match=r"target_error=3; give a share of the distance: 0.03 is 3 %"):
+        Wish(target_error=3)
+
+
 @pytest.mark.parametrize(("error", "told"), [(0.005, "0.5"), (0.0105, "closer")])
 def test_a_person_is_told_what_maps_brought(error: float, told: str, capsys: pytest.CaptureFixture[str]):
     one = LearningCurve((Round(5_000, 0.0105, 5.0, 20.0),), 1e-3, 1e-5, second=Round(5_000, error, 0.0, 40.0))
     cli._curve(one)
-    (row,) = [line for line in capsys.readouterr().err.splitlines() if "by optimal maps" in line]
+    (row,) = [line for line in capsys.readouterr().err.splitlines() if "the same, combined" in line]
     (sentence,) = [line for line in sections.learning(one, []).sentences if "optimal maps as well" in line]
     assert told in row
     assert told in sentence

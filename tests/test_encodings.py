@@ -251,6 +251,7 @@ def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_
     assert learned == trained
     assert len(curve.rounds) == trained.count("quantiles")
     assert (curve.second is not None) == ("combined" in trained)
+    assert set(curve.compared) == set(trained) | ({"linear"} if wish != {"target_error": 0.9} else set())
     assert fitted.encoder_ == ("combined" if curve.second and closer else "quantiles")
     assert (curve.error != curve.rounds[-1].error) == (fitted.encoder_ == "combined")
 

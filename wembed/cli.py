@@ -164,7 +164,9 @@ def fit(
     ] = None,
     max_seconds: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="In rounds, none that is likely to end later, nor combined; the first is done in any case."),
+        typer.Option(
+            help="From the start of this run. No round is begun that is likely to end later, but the first one."
+        ),
     ] = None,
     target_error: Annotated[
         Optional[float],  # noqa: UP045
@@ -242,7 +244,16 @@ def fit(
     if known < len(measures):
         _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
     _curve(embedder.learning_curve_)
-    _say(f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector")
+    curve = embedder.learning_curve_
+    if len(curve.compared) > 1:
+        errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
+        _say(f"Encoders compared on validation measures: {errors}")
+    first = next(iter(curve.compared))
+    quicker = "" if embedder.encoder_ == first else f"; --encoder {first} may encode quicker"
+    _say(
+        f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector, "
+        f"{_duration(curve.seconds_a_measure)} to encode a measure{quicker}"
+    )
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
     _say(
@@ -1011,11 +1022,13 @@ def _curve(curve: "LearningCurve") -> None:
             table.add_row(f"{one.pairs:,}", f"{one.error:.2%}", *seconds)
         if curve.second:
             closer = f"{curve.error:.2%}" if curve.error < last.error else "no closer"
-            table.add_row("the same, by optimal maps", closer, "-", _duration(curve.second.training))
+            table.add_row("the same, combined", closer, "-", _duration(curve.second.training))
         Console(stderr=True).print(table)
     twice = curve.error_at(2 * last.pairs)
-    foretold = "" if twice is None else f"; twice the pairs would bring it from {curve.error:.2%} to about {twice:.2%}"
-    _say(f"{last.pairs:,} pairs, because {curve.stopped}{foretold}")
+    foretold = "what more would bring, a second round would tell"
+    if twice is not None:
+        foretold = f"twice the pairs would bring it to about {twice:.2%}"
+    _say(f"{last.pairs:,} pairs, because {curve.stopped}: {curve.error:.2%} on validation measures; {foretold}")
     _say(f"If all distances are wanted, a fit like this one pays from about {curve.break_even():,} measures on")
 
 

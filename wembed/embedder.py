@@ -205,10 +205,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file
-            found, second = learn_suited(measures, solved, recipe, own, target_error or 0.0)
+            found, second, compared = learn_suited(measures, solved, recipe, own, target_error or 0.0)
             trained = time.perf_counter() - started
             done = Round(solved.total, found.error(solved), source.seconds - before, trained)
-            return LearningCurve((done,), self._seconds_a_pair(measures, solved, source), seconds_a_measure=0.0)
+            a_pair = self._seconds_a_pair(measures, solved, source)
+            return LearningCurve((done,), a_pair, seconds_a_measure=0.0, compared=compared)
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
@@ -216,9 +217,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
         if second and seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
-            found = learn_closer(measures, solved, recipe, second, own, found)
-            trained = time.perf_counter() - started
-            curve = replace(curve, second=Round(solved.total, found.error(solved), 0.0, trained))
+            found, error = learn_closer(measures, solved, recipe, second, own, found)
+            by_maps = Round(solved.total, found.error(solved), 0.0, time.perf_counter() - started)
+            curve = replace(curve, second=by_maps, compared={**curve.compared, second: error})
         self._learned, self._decoding, self._grid = found.learned, found.learned.decoding, measures.grid
         self.encoder_, self.dim_ = found.learned.encoding.kind, found.learned.encoding.dim
         self.split_, self.history_ = solved.split, found.learned.history

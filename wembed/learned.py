@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "Candidate",
     "Learned",
     "Recipe",
+    "Suited",
     "familiar",
     "forget",
     "learn_closer",
@@ -222,9 +224,21 @@ class Candidate:
         return np.asarray(np.abs(self.predicted[: len(exact)] - exact)[apart] / exact[apart])
 
 
-def learn_suited(
-    measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float
-) -> tuple[Candidate, str | None]:
+class Suited(NamedTuple):
+    """What was learned first, or in its place.
+
+    Attributes:
+        found: what was taken.
+        second: the name of another encoder that may be closer.
+        compared: validation errors, by the names of encoders; of linear on some of the pairs.
+    """
+
+    found: Candidate
+    second: str | None
+    compared: dict[str, float]
+
+
+def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float) -> Suited:
     """Learn the encoder that was asked for, or else the one that suits.
 
     Left to choose, and unless the error is small enough, it learns from optimal maps to several references as well
@@ -238,31 +252,36 @@ def learn_suited(
         checkpoint: of the first training; others have files beside it.
         enough: a relative error.
 
-    Returns:
-        What was learned, and the name of another encoder that may be closer.
     """
     members = _members(measures, solved.split, recipe)
     first, second = suited(recipe.cost, members) if recipe.encoder == "auto" else recipe.encoder, None
     found = _learn(measures, solved, recipe, first, checkpoint)
+    compared = {first: found.error(solved)}
     left_to_choose = recipe.encoder == "auto" and recipe.dim is None and found.learned.decoding is None
     if left_to_choose and found.error(solved) > enough:
         few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
         linear = Candidate.calibrated(measures, few, recipe, Learned(plain, found.learned.unit))
         error = found.error(few)
+        compared[LinearEncoding.kind] = linear.error(few)
         second = slower(first, recipe.cost, members, linear.error(few) / error if error else np.inf)
         if second == TransportEncoding.kind:
-            found, second = learn_closer(measures, solved, recipe, second, checkpoint, found), None
+            found, compared[second] = learn_closer(measures, solved, recipe, second, checkpoint, found)
+            second = None
         if linear.is_closer(found, few):
             found = Candidate.calibrated(measures, solved, recipe, linear.learned)
-    return found, second
+    return Suited(found, second, compared)
 
 
 def learn_closer(
     measures: Measures, solved: Solved, recipe: Recipe, name: str, checkpoint: Path | None, before: Candidate
-) -> Candidate:
-    """Learn another encoder, and take it if it is closer to validation pairs than before, by more than chance."""
+) -> tuple[Candidate, float]:
+    """Learn another encoder, and take it if it is closer to validation pairs than before, by more than chance.
+
+    Returns:
+        What was taken, and the error of the other encoder.
+    """
     other = _learn(measures, solved, recipe, name, _beside(checkpoint, name))
-    return other if other.is_closer(before, solved) else before
+    return other if other.is_closer(before, solved) else before, other.error(solved)
 
 
 def seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:

@@ -33,8 +33,9 @@ def bar(visible: bool, what: str, unit: str) -> Iterator[Callable[[int, int], No
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         Rate(""),
+        TextColumn("after"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("left:"),
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=Console(stderr=True))

@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from wembed.errors import SettingError
 from wembed.options import above_zero
 
 __all__ = ["LearningCurve", "Round", "Wish", "in_rounds"]
@@ -54,6 +55,8 @@ class Wish:
         for name, value in asdict(self).items():
             if value is not None:
                 above_zero(name, value, 300 if name == "max_seconds" else 0.01)
+        if self.target_error is not None and self.target_error >= 1:
+            raise SettingError(f"target_error={self.target_error:g}; give a share of the distance: 0.03 is 3 %")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class LearningCurve:
         seconds_a_pair: of an exact solve, all processes together.
         seconds_a_measure: of the encoding of one measure.
         stopped: why there was no other round, as a clause.
-        second: what was learned from the pairs of the last round again, by optimal maps, where that was tried; its
-            error is that of what was kept.
+        second: the training of the combined encoder, from the pairs of the last round and after it, where that was
+            tried; its error is that of what was kept. Others are learned within a round.
+        compared: validation error of each encoder that was looked at, after the last round; that of linear on some of
+            the pairs.
     """
 
     rounds: tuple[Round, ...]
@@ -74,6 +79,7 @@ class LearningCurve:
     seconds_a_measure: float
     stopped: str = "so many pairs were asked for"
     second: Round | None = None
+    compared: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> "LearningCurve":
