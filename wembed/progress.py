@@ -30,7 +30,7 @@ def bar(visible: bool, what: str, unit: str) -> Iterator[Callable[[int, int], No
 
     columns = (
         TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         Rate(""),
         TextColumn("after"),
