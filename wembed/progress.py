@@ -30,13 +30,13 @@ def bar(visible: bool, what: str, unit: str) -> Iterator[Callable[[int, int], No
 
     columns = (
         TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         Rate(""),
-        TextColumn("after"),
         TimeElapsedColumn(),
-        TextColumn("left:"),
+        TextColumn("+"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     progress = Progress(*columns, console=Console(stderr=True))
     task = progress.add_task(what, total=None)
