@@ -29,8 +29,8 @@ def bar(visible: bool, what: str, unit: str) -> Iterator[Callable[[int, int], No
             return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
 
     columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=16),
+        TextColumn("{task.description:<15}"),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         Rate(""),
         TimeElapsedColumn(),
