@@ -54,7 +54,7 @@ class Task:
             one half tells, which is sat by a model that saw the other half as well.
         known: how many of the rest there are to learn from; None for all.
         lengths: of vectors that wembed is fitted with as well, each once.
-        wish: settings of wembed that are not the default ones.
+        settings: of wembed that are not the default ones.
     """
 
     collection: str
@@ -64,7 +64,7 @@ class Task:
     others: tuple[str, ...] = ()
     known: int | None = None
     lengths: tuple[int, ...] = ()
-    wish: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 LENGTHS = (64, 256, 1_024)
@@ -74,7 +74,7 @@ TASKS = {
     "mnist, W_2": Task("mnist", W2),
     "mnist, W_2, 1,000,000 pairs": Task("mnist", W2, pairs=1_000_000),
     "mnist, W_2, 1,000,000 pairs, combined": Task(
-        "mnist", W2, pairs=1_000_000, wish={"encoder": "combined", "dim": 128}
+        "mnist", W2, pairs=1_000_000, settings={"encoder": "combined", "dim": 128}
     ),
     "mnist, W_2, 100 digits": Task("mnist", W2, pairs=4_950, known=100),
     "digits of 8 x 8, W_2": Task("digits", W2),
@@ -169,7 +169,7 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
     ) -> tuple[Embedder, float]:
         started = time.perf_counter()
         chosen = None if training is None else replace(training, seed=seed)
-        settings = {"training": chosen, **task.wish, **settings}
+        settings = {"training": chosen, **task.settings, **settings}
         embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, verbose=True, **settings)
         return embedder.fit(measures, distances=distances), time.perf_counter() - started
 

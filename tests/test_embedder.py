@@ -121,6 +121,21 @@ def test_a_solve_is_timed_by_many_pairs_and_not_the_first(
     assert calls == [1, 1, 2, 4, 8, 16]
 
 
+def test_a_second_fit_times_solves_under_its_own_cost(
+    quick: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, costs = clouds(60, 2), list[float]()
+    stores = {
+        order: wembed.precompute(measures, tmp_path / str(order), 400, GroundCost(order=order)) for order in (2, 1)
+    }
+    monkeypatch.setattr("wembed.embedder.solve_pairs", lambda *given: costs.append(given[2].order))
+    embedder = Embedder(training=quick, n_jobs=1)
+    for order, store in stores.items():
+        costs.clear()
+        embedder.set_params(order=order).fit(measures, distances=store)
+        assert set(costs) == {order}
+
+
 def test_a_solve_that_takes_long_is_timed_once(
     quick: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,8 +243,8 @@ def fit(
     known = sum(len(part) for part in embedder.split_.parts().values())
     if known < len(measures):
         _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
-    _curve(embedder.learning_curve_)
     curve = embedder.learning_curve_
+    _curve(curve)
     if len(curve.compared) > 1:
         errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
         _say(f"Encoders compared on validation measures: {errors}")

@@ -208,7 +208,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             found, second, compared = learn_suited(measures, solved, recipe, own, target_error or 0.0)
             trained = time.perf_counter() - started
             done = Round(solved.total, found.error(solved), source.seconds - before, trained)
-            a_pair = self._seconds_a_pair(measures, solved, source)
+            a_pair = source.seconds / source.added if source.added else _seconds_a_pair(measures, solved, recipe)
             return LearningCurve((done,), a_pair, seconds_a_measure=0.0, compared=compared)
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
@@ -718,7 +718,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             self.encoder,
             self.dim,
             self.training or TrainingSettings(seed=self.random_state),
-            self.random_state,
+            int(self.random_state),
             self.device,
             self.n_jobs,
             self.verbose,
@@ -728,7 +728,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """What is known of errors, from validation and calibration pairs."""
         split, learned = solved.split, found.learned
         known, unseen = familiar(split, recipe.seed), split.calibration if len(split.calibration) else split.validation
-        typical = np.random.default_rng([self.random_state, 8]).permutation(unseen)[:FAMILIAR]
+        typical = np.random.default_rng([recipe.seed, 8]).permutation(unseen)[:FAMILIAR]
         fitted_on = self._some(solved.validation_pairs, solved.validation_distances, _FITTED_ON)
         calibrated_on = self._some(solved.calibration_pairs, solved.calibration_distances, _CALIBRATED_ON)
         used = np.unique(np.concatenate([known, typical, fitted_on[0].ravel(), calibrated_on[0].ravel()]))
@@ -736,13 +736,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         members, others = np.searchsorted(used, known), np.searchsorted(used, typical)
         suited_number = _MORE_REFERENCES if some[members].sizes.mean() <= _FEW_ATOMS else _REFERENCES
         trust = Trust.build(
-            self.cost,
+            recipe.cost,
             (some[members], vectors[members]),
             (some[others], vectors[others]),
             learned.encoding.placed,
             learned.free_dim,
             suited_number if self.references == "auto" else int(self.references),
-            int(self.random_state),
+            recipe.seed,
         )
         within = [(np.searchsorted(used, pairs), exact) for pairs, exact in (fitted_on, calibrated_on)]
         with bar(self.verbose, "references", unit="measures") as show:
@@ -768,27 +768,24 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         held = np.isin(pairs, self.split_.test).all(axis=1)
         return np.searchsorted(self.split_.test, pairs[held]), exact[held]
 
-    def _seconds_a_pair(self, measures: Measures, solved: Solved, source: Source) -> float:
-        """Of an exact solve, all processes together: as those of the fit took, or as a few take now."""
-        if source.added:
-            return source.seconds / source.added
-        from joblib import effective_n_jobs  # imported late, as joblib is everywhere
 
-        some, jobs = np.random.default_rng(0).permutation(solved.train_pairs)[:_PROBED], effective_n_jobs(self.n_jobs)
+def _seconds_a_pair(measures: Measures, solved: Solved, recipe: Recipe) -> float:
+    """Of an exact solve, all processes together, as a few take now."""
+    from joblib import effective_n_jobs  # imported late, as joblib is everywhere
 
-        def seconds(pairs: np.ndarray) -> float:
-            started = time.perf_counter()
-            solve_pairs(measures, pairs, self.cost)
-            return time.perf_counter() - started
+    def seconds(pairs: np.ndarray) -> float:
+        started = time.perf_counter()
+        solve_pairs(measures, pairs, recipe.cost)
+        return time.perf_counter() - started
 
-        spent, done = seconds(some[:1]), 1  # longer than others take
-        if spent < _PROBE_SECONDS and len(some) > 1:
-            spent = 0.0
-            while spent < _PROBE_SECONDS and done < len(some):
-                more = some[done : 2 * done]
-                spent, done = spent + seconds(more), done + len(more)
-            return spent / (done - 1) / int(jobs)
-        return spent / int(jobs)
+    some = np.random.default_rng(0).permutation(solved.train_pairs)[:_PROBED]
+    spent, done, counted = seconds(some[:1]), 1, 1
+    if spent < _PROBE_SECONDS and len(some) > 1:
+        spent, counted = 0.0, 0  # the first takes longer than others
+    while spent < _PROBE_SECONDS and done < len(some):
+        more = some[done : 2 * done]
+        spent, done, counted = spent + seconds(more), done + len(more), counted + len(more)
+    return spent / counted / int(effective_n_jobs(recipe.n_jobs))
 
 
 def load(folder: "str | Path", device: str | None = None) -> Embedder:

@@ -251,14 +251,13 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
         recipe: how to learn.
         checkpoint: of the first training; others have files beside it.
         enough: a relative error.
-
     """
     members = _members(measures, solved.split, recipe)
     first, second = suited(recipe.cost, members) if recipe.encoder == "auto" else recipe.encoder, None
     found = _learn(measures, solved, recipe, first, checkpoint)
     compared = {first: found.error(solved)}
     left_to_choose = recipe.encoder == "auto" and recipe.dim is None and found.learned.decoding is None
-    if left_to_choose and found.error(solved) > enough:
+    if left_to_choose and compared[first] > enough:
         few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
         linear = Candidate.calibrated(measures, few, recipe, Learned(plain, found.learned.unit))
         error = found.error(few)
@@ -286,8 +285,7 @@ def learn_closer(
 
 def seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:
     """That the combined encoder is likely to take, from the pairs of the last round."""
-    used = measures[np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))]
-    return CombinedEncoding.solves(used) * curve.seconds_a_pair + 2 * curve.rounds[-1].training
+    return CombinedEncoding.solves(measures[solved.learned_from]) * curve.seconds_a_pair + 2 * curve.rounds[-1].training
 
 
 def forget(checkpoint: Path | None) -> None:
@@ -318,7 +316,7 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoding = ENCODINGS[name].build(recipe.cost, members, recipe.dim, seed)
-    used = np.unique(np.concatenate([solved.train_pairs, solved.validation_pairs]))
+    used = solved.learned_from
     unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
     if not 1e-30 < unit < 1e30:
         raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")

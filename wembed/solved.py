@@ -110,6 +110,11 @@ class Solved:
             total=round(share * self.total),
         )
 
+    @property
+    def learned_from(self) -> Int64[np.ndarray, " n"]:
+        """The measures of training and validation pairs, in ascending order."""
+        return np.unique(np.concatenate([self.train_pairs, self.validation_pairs]))
+
     def checked_by(self, most: int) -> "Solved":
         """With no more than so many validation pairs."""
         return replace(
