@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from wembed.errors import SettingError
 from wembed.euclidean import distances_between
 from wembed.learning.encoders import PerceptronEncoder, TurnedEncoder
 from wembed.learning.geometric import CombinedEncoding, QuantileEncoding
+from wembed.learning.losses import Loss, distance_error, relative_distance_error
+from wembed.learning.training import Examples, train
 
 KINDS = [QuantileEncoding, CombinedEncoding]
 PLACE = np.pi / 16  # from one direction to the next
@@ -61,7 +64,7 @@ def test_the_copies_are_of_the_measures_turned(
     assert {total for _, total in done} <= {len(measures)}
 
 
-def test_slices_and_maps_are_as_far_apart_as_their_mean_square() -> None:
+def test_slices_have_a_fifth_of_squared_distances_and_maps_the_rest() -> None:
     made = CombinedEncoding.build(GroundCost(), clouds(0), None, 0)
     both, measures = made.features, clouds(1)
     slices, maps = (
@@ -69,7 +72,7 @@ def test_slices_and_maps_are_as_far_apart_as_their_mean_square() -> None:
         for found in (both.slices(measures), replace(both.maps, references=both.maps.references[:1])(measures))
     )
     shown, *_ = made.copies(measures, 1.0, 0)
-    np.testing.assert_allclose(distances_between(shown, shown), np.sqrt((slices**2 + maps**2) / 2), atol=1e-5)
+    np.testing.assert_allclose(distances_between(shown, shown), np.sqrt(0.2 * slices**2 + 0.8 * maps**2), atol=1e-5)
 
 
 @pytest.mark.parametrize(("metric", "dim"), [("cityblock", 2), ("great-circle", 2), ("euclidean", 1), ("euclidean", 3)])
@@ -131,3 +134,20 @@ def test_a_model_of_the_plane_is_saved_with_its_turns(
     assert embedder.encoder_ == kind.kind
     embedder.save(tmp_path)
     np.testing.assert_array_equal(wembed.load(tmp_path).encode(clouds(1)), embedder.encode(clouds(1)))
+
+
+def test_slices_and_maps_learn_from_relative_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[Loss] = []
+
+    def noted(
+        encoder: PerceptronEncoder, examples: Examples, settings: TrainingSettings, loss: Loss, *rest: Any
+    ) -> list[tuple[int, float]]:
+        losses.append(loss)
+        return train(encoder, examples, settings, loss, *rest)
+
+    monkeypatch.setattr("wembed.learned.train", noted)
+    rng, training = np.random.default_rng(0), TrainingSettings(steps=2)
+    alike = Measures.from_point_clouds([rng.normal(size=(6, 2)) for _ in range(60)])
+    for encoder in ("quantiles", "combined"):
+        Embedder(encoder=encoder, pairs=300, n_jobs=1, calibration=0, training=training).fit(alike)
+    assert losses == [distance_error, relative_distance_error]

@@ -26,6 +26,7 @@ _PLANAR_DIRECTIONS = 16
 _MANY_DIMENSIONS = 64
 _REFERENCE_MEASURES = 300  # that reference atoms are placed by
 _REFERENCE_POINTS = 20_000
+_SLICES_SHARE = 0.2  # of squared distances, where maps stand beside them
 _BLOCK_NUMBERS = 1 << 17  # padded atoms times directions in one go: the working set stays in the cache
 
 
@@ -172,8 +173,9 @@ class LinearTransport:
 class SlicesAndMaps:
     """Of a measure in the plane, and of it turned: sliced quantiles, and the optimal maps to one reference.
 
-    In each turn squared distances are the means of those of slices and of maps. A map to the turned measure is found as
-    that to the reference turned the other way round, so that each turn takes one exact solve.
+    In each turn squared distances are a fifth those of slices, which are too short, most of all between measures that
+    are nearly alike, and for the rest those of maps, which are too long. A map to the turned measure is found as that
+    to the reference turned the other way round, so that each turn takes one exact solve.
 
     Attributes:
         slices: along fixed directions.
@@ -211,9 +213,9 @@ class SlicesAndMaps:
             MeasureError: measures of another dimension than the references.
             SolverError: a coupling could not be certified.
         """
-        slices = self.slices(measures)
-        maps = self.maps(measures, n_jobs, progress) * np.float32(len(self.turns) ** 0.5)
-        return np.concatenate([slices, maps], axis=1) * np.float32(0.5**0.5)
+        slices = self.slices(measures) * np.float32(_SLICES_SHARE**0.5)
+        maps = self.maps(measures, n_jobs, progress) * np.float32((len(self.turns) * (1 - _SLICES_SHARE)) ** 0.5)
+        return np.concatenate([slices, maps], axis=1)
 
     def turned(self, places: int) -> Float64[np.ndarray, "shown features"]:
         """The map from the features of a measure to the slices, and the map to the reference, of it turned."""

@@ -14,7 +14,7 @@ from wembed.learning.augmentation import distorted
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turn
-from wembed.learning.losses import distance_error, suited_loss
+from wembed.learning.losses import distance_error, relative_distance_error, suited_loss
 from wembed.learning.training import Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -321,6 +321,7 @@ class CombinedEncoding(_MappedEncoding):
 
     kind = "combined"
     batch_pairs = QuantileEncoding.batch_pairs
+    learning_rate = 5e-4  # its start is good, and best left near by for measures unlike those learned from
     features: SlicesAndMaps
 
     @classmethod
@@ -360,6 +361,10 @@ class CombinedEncoding(_MappedEncoding):
     def arrays(self) -> dict[str, np.ndarray]:
         shown = {"directions": self.features.slices.directions, "references": self.features.maps.references}
         return super().arrays() | shown
+
+    def start_from(self, examples: Examples) -> None:
+        super().start_from(examples)
+        self.loss = relative_distance_error  # it is for measures that are nearly alike as much as for others
 
     def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
         turns = self.turns
