@@ -146,7 +146,7 @@ def against_time(results: dict[str, Any]) -> Figure:
     ends = list(wishes.values())
     axes.scatter(*zip(*ends, strict=True), color="#D55E00", marker="D", zorder=3, label="whole fits, on unseen digits")
     for name, end in wishes.items():
-        beside = (8, 4 if "%" in name else -10)
+        beside = (8, 4) if "%" in name else (16, -8)
         axes.annotate(name, end, xytext=beside, textcoords="offset points", fontsize=8, color="#D55E00")
     axes.set_xscale("log")
     axes.set_yscale("log")
