@@ -15,7 +15,7 @@ from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learned import Candidate, Learned
 from wembed.learning import geometric, sinkhorn
 from wembed.learning.encodings import ENCODINGS, slower, suited
-from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding, QuantileEncoding, TransportEncoding
 
 DIM = 6
 
@@ -122,8 +122,19 @@ def test_optimal_maps_are_finer_in_the_plane_and_more_beyond_where_measures_are_
 
 
 def test_optimal_maps_are_learned_slowly_from_few_pairs() -> None:
-    encoding = TransportEncoding.build(GroundCost(), clouds(0), None, 0)
-    assert encoding.rate_for(2_000) < encoding.rate_for(8_000) < encoding.rate_for(16_000) == encoding.rate_for(10**6)
+    for kind in (TransportEncoding, CombinedEncoding):
+        encoding = kind.build(GroundCost(), clouds(0, 30, 6, 2), None, 0)
+        assert encoding.rate_for(2_000) < encoding.rate_for(8_000) < encoding.rate_for(16_000) == kind.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [(QuantileEncoding, 0.5), (TransportEncoding, 0.5), (CombinedEncoding, 1.0)]
+)
+def test_from_many_pairs_learning_is_slower_unless_it_is_slow_as_it_is(
+    kind: type[QuantileEncoding | TransportEncoding | CombinedEncoding], share: float
+) -> None:
+    encoding = kind.build(GroundCost(), clouds(0, 30, 6, 2), None, 0)
+    assert encoding.rate_for(256_000) == pytest.approx(share * kind.learning_rate)
 
 
 @pytest.mark.parametrize("order", [1, 2])

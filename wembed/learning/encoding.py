@@ -1,5 +1,6 @@
 """Encoding: what turns measures into vectors, and what each kind of it has to tell a fit."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -89,8 +90,8 @@ class Encoding(ABC):
         """What to save beside the encoder's weights."""
 
     def rate_for(self, pairs: int) -> float:
-        """The learning rate that suits so many training pairs, where they are 16,000 or fewer."""
-        return self.learning_rate
+        """The learning rate that suits so many training pairs: from 16,000 on it falls with the root of the steps."""
+        return self.learning_rate / math.sqrt(max(math.sqrt(pairs / 16_000), 1.0))
 
     def start_from(self, examples: Examples) -> None:  # noqa: B027  some encoders start at random
         """Set the encoder's starting point from the training measures and pairs."""

@@ -272,7 +272,7 @@ class _MappedEncoding(_FeatureEncoding):
     features: LinearTransport | SlicesAndMaps
 
     def rate_for(self, pairs: int) -> float:
-        return self.learning_rate * min(pairs / 16_000, 1.0)  # few pairs spoil what is good
+        return super().rate_for(pairs) * min(pairs / 16_000, 1.0)  # few pairs spoil what is good
 
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
@@ -361,6 +361,9 @@ class CombinedEncoding(_MappedEncoding):
     def arrays(self) -> dict[str, np.ndarray]:
         shown = {"directions": self.features.slices.directions, "references": self.features.maps.references}
         return super().arrays() | shown
+
+    def rate_for(self, pairs: int) -> float:
+        return self.learning_rate * min(pairs / 16_000, 1.0)  # low enough for many pairs as it is
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)

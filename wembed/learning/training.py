@@ -72,10 +72,10 @@ class TrainingSettings:
     def resolved(
         self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3, batch_pairs: int = _BATCH_PAIRS
     ) -> "TrainingSettings":
-        """With what is None chosen: `steps` at 16,000 pairs, growing with the square root, and the learning rate.
+        """With what is None chosen: `learning_rate`, and `steps` at 16,000 pairs, growing with the square root.
 
         Up to 16,000 pairs batches grow with the square root too, so that each pair is seen equally often, to
-        `batch_pairs`. From there on the learning rate falls with the square root of the steps.
+        `batch_pairs`.
         """
         root = math.sqrt(pairs / 16_000)
         size = min(max(root, 0.25), 1.0)
@@ -84,7 +84,7 @@ class TrainingSettings:
             steps=self.steps or min(max(round(steps * root), steps // 10), 25 * steps),
             batch_pairs=self.batch_pairs or round(batch_pairs * size),
             batch_measures=self.batch_measures or round(_BATCH_MEASURES * size),
-            learning_rate=self.learning_rate or learning_rate / math.sqrt(max(root, 1.0)),
+            learning_rate=self.learning_rate or learning_rate,
         )
 
     def rate(self, step: int, steps: int) -> float:
