@@ -221,7 +221,7 @@ def test_validation_measures_do_not_touch_the_weights() -> None:
     assert seen[0] == seen[1]
 
 
-def test_many_pairs_take_more_steps_at_a_lower_rate() -> None:
+def test_many_pairs_take_more_steps_and_few_smaller_batches() -> None:
     few, some, many = (TrainingSettings().resolved(pairs) for pairs in (4_000, 16_000, 256_000))
     assert few.learning_rate == some.learning_rate == many.learning_rate == 2e-3
     assert (some.steps, many.steps) == (2_000, 8_000)

@@ -174,8 +174,8 @@ class SlicesAndMaps:
     """Of a measure in the plane, and of it turned: sliced quantiles, and the optimal maps to one reference.
 
     In each turn squared distances are a fifth those of slices, which are too short, most of all between measures that
-    are nearly alike, and for the rest those of maps, which are too long. A map to the turned measure is found as that
-    to the reference turned the other way round, so that each turn takes one exact solve.
+    are nearly alike, and for the rest those of maps, which are nearer. A map to the turned measure is found as that to
+    the reference turned the other way round, so that each turn takes one exact solve.
 
     Attributes:
         slices: along fixed directions.

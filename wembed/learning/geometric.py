@@ -363,7 +363,7 @@ class CombinedEncoding(_MappedEncoding):
         return super().arrays() | shown
 
     def rate_for(self, pairs: int) -> float:
-        return self.learning_rate * min(pairs / 16_000, 1.0)  # low enough for many pairs as it is
+        return super().rate_for(min(pairs, 16_000))  # low enough for more as it is
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)

@@ -32,7 +32,7 @@ class TrainingSettings:
             number of pairs.
         batch_measures: measures in a step that each of the other tasks sees, unless it has a number of its own; None
             chooses them by the number of pairs.
-        learning_rate: the peak of the one-cycle schedule; None chooses it by the encoder.
+        learning_rate: the peak of the one-cycle schedule; None chooses it by the encoder and the number of pairs.
         weight_decay: of AdamW.
         warm_up: share of the steps in which the learning rate rises.
         checks: how often the validation error is taken, at most.
