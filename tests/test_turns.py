@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from wembed.euclidean import distances_between
 from wembed.learning.encoders import PerceptronEncoder, TurnedEncoder
 from wembed.learning.geometric import CombinedEncoding, QuantileEncoding
 from wembed.learning.losses import Loss, distance_error, relative_distance_error
-from wembed.learning.training import Examples, train
+from wembed.learning.training import train
 
 KINDS = [QuantileEncoding, CombinedEncoding]
 PLACE = np.pi / 16  # from one direction to the next
@@ -138,14 +137,7 @@ def test_a_model_of_the_plane_is_saved_with_its_turns(
 
 def test_slices_and_maps_learn_from_relative_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[Loss] = []
-
-    def noted(
-        encoder: PerceptronEncoder, examples: Examples, settings: TrainingSettings, loss: Loss, *rest: Any
-    ) -> list[tuple[int, float]]:
-        losses.append(loss)
-        return train(encoder, examples, settings, loss, *rest)
-
-    monkeypatch.setattr("wembed.learned.train", noted)
+    monkeypatch.setattr("wembed.learned.train", lambda *given: [losses.append(given[3]), train(*given)][1])
     rng, training = np.random.default_rng(0), TrainingSettings(steps=2)
     alike = Measures.from_point_clouds([rng.normal(size=(6, 2)) for _ in range(60)])
     for encoder in ("quantiles", "combined"):

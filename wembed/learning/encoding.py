@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import nn
 
 from wembed.learning.losses import Loss
-from wembed.learning.training import Auxiliary, Examples
+from wembed.learning.training import USUAL_PAIRS, Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress
@@ -91,7 +91,7 @@ class Encoding(ABC):
 
     def rate_for(self, pairs: int) -> float:
         """The learning rate that suits so many training pairs: from 16,000 on it falls with the root of the steps."""
-        return self.learning_rate / math.sqrt(max(math.sqrt(pairs / 16_000), 1.0))
+        return self.learning_rate / math.sqrt(max(math.sqrt(pairs / USUAL_PAIRS), 1.0))
 
     def start_from(self, examples: Examples) -> None:  # noqa: B027  some encoders start at random
         """Set the encoder's starting point from the training measures and pairs."""

@@ -15,7 +15,7 @@ from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, Projectio
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turn
 from wembed.learning.losses import distance_error, relative_distance_error, suited_loss
-from wembed.learning.training import Auxiliary, Examples
+from wembed.learning.training import USUAL_PAIRS, Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, of_block, work_of
@@ -272,7 +272,7 @@ class _MappedEncoding(_FeatureEncoding):
     features: LinearTransport | SlicesAndMaps
 
     def rate_for(self, pairs: int) -> float:
-        return super().rate_for(pairs) * min(pairs / 16_000, 1.0)  # few pairs spoil what is good
+        return super().rate_for(pairs) * min(pairs / USUAL_PAIRS, 1.0)  # few pairs spoil what is good
 
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
@@ -363,7 +363,7 @@ class CombinedEncoding(_MappedEncoding):
         return super().arrays() | shown
 
     def rate_for(self, pairs: int) -> float:
-        return super().rate_for(min(pairs, 16_000))  # low enough for more as it is
+        return super().rate_for(min(pairs, USUAL_PAIRS))  # low enough for more as it is
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)

@@ -15,9 +15,10 @@ from torch import nn
 from wembed.errors import ArtifactError, SettingError
 from wembed.learning.losses import Loss, distance_error
 
-__all__ = ["Auxiliary", "Examples", "TrainingSettings", "train"]
+__all__ = ["USUAL_PAIRS", "Auxiliary", "Examples", "TrainingSettings", "train"]
 
 _VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
+USUAL_PAIRS = 16_000  # to train on, that steps, batches and learning rates are chosen for
 _BATCH_PAIRS, _BATCH_MEASURES = 1792, 512  # 64 cliques of 8 measures
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
@@ -77,7 +78,7 @@ class TrainingSettings:
         Up to 16,000 pairs batches grow with the square root too, so that each pair is seen equally often, to
         `batch_pairs`.
         """
-        root = math.sqrt(pairs / 16_000)
+        root = math.sqrt(pairs / USUAL_PAIRS)
         size = min(max(root, 0.25), 1.0)
         return replace(
             self,
