@@ -113,12 +113,14 @@ def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(
 
 
 @pytest.mark.parametrize(
-    ("dim", "count", "numbers"), [(2, 40, 4 * 128 * 2 + 2), (3, 40, 8 * 64 * 3 + 3), (3, 200, 4 * 64 * 3 + 3)]
+    ("dim", "atoms", "linear"), [(2, 256, 256), (3, 256, 256), (16, 128, 256), (50, 64, 256), (100, 64, 256)]
 )
-def test_optimal_maps_are_finer_in_the_plane_and_more_beyond_where_measures_are_few(
-    dim: int, count: int, numbers: int
+def test_optimal_maps_are_coarser_where_they_would_be_long_unless_nothing_is_learned(
+    dim: int, atoms: int, linear: int
 ) -> None:
-    assert TransportEncoding.build(GroundCost(), clouds(0, count, 30, dim), None, 0).dim == numbers
+    measures = clouds(0, 40, 30, dim)
+    assert TransportEncoding.build(GroundCost(), measures, None, 0).dim == 2 * atoms * dim + dim
+    assert LinearEncoding.build(GroundCost(), measures, None, 0).dim == linear * dim + dim
 
 
 def test_optimal_maps_are_learned_slowly_from_few_pairs() -> None:
@@ -179,7 +181,7 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
     [
         pytest.param(bags(), True, "sinkhorn", id="what suits"),
         pytest.param(clouds(0, 300, 6, 2), False, "transport", id="else optimal maps to several references"),
-        pytest.param(clouds(0, 240, 200, 2), False, "linear", id="else to one of many atoms"),
+        pytest.param(clouds(0, 60, 200, 20), False, "linear", id="else to one of many atoms"),
     ],
 )
 def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
@@ -213,12 +215,12 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
 def test_in_the_plane_maps_beside_slices_are_taken_where_they_bring_more_than_chance(
     count: int, near: float, trained: list[str], encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measures, learned = clouds(0, count, 4, 2), []
+    measures, learned = clouds(0, count, 6, 2), []
     monkeypatch.setattr("wembed.learning.encodings._WORTH_MAPS", near)
     learn = learned_module._learn
     monkeypatch.setattr(learned_module, "_learn", lambda *given: [learned.append(given[3]), learn(*given)][1])
     store = wembed.precompute(measures, tmp_path / "distances", 3_000, n_jobs=1, validation=0.28, calibration=0)
-    settings: dict[str, Any] = {"training": TrainingSettings(auxiliary=0, steps=60), "references": 0, "n_jobs": 1}
+    settings: dict[str, Any] = {"training": TrainingSettings(auxiliary=0, steps=180), "references": 0, "n_jobs": 1}
     chosen = Embedder(**settings).fit(measures, distances=store)
     assert learned == trained
     assert chosen.encoder_ == encoder
@@ -269,7 +271,7 @@ def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_
 
 def test_to_learn_by_maps_takes_three_solves_of_a_reference_a_measure() -> None:
     rng = np.random.default_rng(0)
-    as_large = Measures.from_point_clouds([rng.normal(size=(128, 2)) for _ in range(20)])
+    as_large = Measures.from_point_clouds([rng.normal(size=(256, 2)) for _ in range(20)])
     assert CombinedEncoding.solves(as_large) == pytest.approx(60)
     assert CombinedEncoding.solves(as_large[:10]) == pytest.approx(30)
     assert CombinedEncoding.solves(clouds(0, 20, 7, 2)) > 60, (

@@ -172,7 +172,8 @@ class Candidate:
         vectors, pairs = raw.vectors(measures, used, recipe), place.reshape(-1, 2)
         free = learned.free_dim
         made, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :free], vectors[:, free:]))
-        scale = fitted_scale(made, fixed, solved.validation_distances)
+        unit, exact = learned.unit, solved.validation_distances
+        scale = fitted_scale(made / unit, fixed / unit, exact / unit, learned.encoding.loss)
         return replace(raw, learned=replace(learned, scale=scale), predicted=np.hypot(scale * made, fixed))
 
     def vectors(

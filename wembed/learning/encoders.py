@@ -49,6 +49,11 @@ class PerceptronEncoder(nn.Module):
             self.linear.weight.zero_()
             self.linear.weight[: len(principal)] = principal
 
+    def lengthen(self, factor: float) -> None:
+        """Multiply the linear map."""
+        with torch.no_grad():
+            self.linear.weight.mul_(factor)
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Vectors (n, dim) of features (n, features)."""
         centred = features - self.centre

@@ -6,15 +6,18 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Float64
 from scipy.linalg import block_diag
 
 from wembed.errors import MeasureError, SettingError
+from wembed.euclidean import distances_of_pairs
 from wembed.learning.augmentation import distorted
+from wembed.learning.calibration import fitted_scale
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turn
-from wembed.learning.losses import distance_error, relative_distance_error, suited_loss
+from wembed.learning.losses import Loss, distance_error, relative_distance_error, suited_loss
 from wembed.learning.training import USUAL_PAIRS, Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -28,15 +31,16 @@ _TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between
 _COPY_BYTES = 400_000_000
 _MAPPED_COPIES = 6_000  # of measures, in all copies together, where each takes exact solves
 FEW_MEASURES = 200  # to learn from: of fewer, what the features tell by themselves counts most
-_REFERENCE_ATOMS = 64
-_PLANAR_REFERENCE_ATOMS, _LINEAR_REFERENCE_ATOMS = 128, 256
-_REFERENCES = 4
+_REFERENCE_ATOMS = 256
+_NUMBERS = 4_096  # of features, about: a linear map of them has as many squared
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
 _AUXILIARY_TARGETS = 128
+_AUXILIARY_ATOMS = 64  # of a reference
 _AUXILIARY_REFERENCES = 4  # at most
 _BLOCK = 4096  # measures in one go
 _AXES_FROM = 20_000  # measures, at most, that the axes of all turns are found by
+_SCALE_PAIRS = 20_000  # that the starting scale is fitted to, at most
 _LEAST_VARIANCE = 1e-6  # in units of a typical distance, squared: below there is nothing to learn
 
 
@@ -60,7 +64,11 @@ class GeometricEncoding(Encoding):
         """Any measures will do."""
 
     def start_from(self, examples: Examples) -> None:
-        self.loss = suited_loss(examples.train_distances)
+        self.loss = self._suited_loss(examples.train_distances)
+
+    @staticmethod
+    def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
+        return suited_loss(distances)
 
     def check(self, measures: Measures) -> None:
         self.cost.check(measures)
@@ -144,6 +152,18 @@ class _FeatureEncoding(GeometricEncoding):
         super().start_from(examples)
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
+        if isinstance(self.module, PerceptronEncoder):
+            self.module.lengthen(self._starting_scale(examples))
+
+    def _starting_scale(self, examples: Examples) -> float:
+        """The factor that makes the distances of the features fit the training pairs."""
+        assert isinstance(self.module, PerceptronEncoder)
+        pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
+        used, place = np.unique(pairs, return_inverse=True)
+        with torch.no_grad():
+            vectors = self.module.linear(torch.from_numpy(examples.features[0, used])).numpy()
+        fixed = distances_of_pairs(examples.exact_part[used], place.reshape(-1, 2))
+        return fitted_scale(distances_of_pairs(vectors, place.reshape(-1, 2)), fixed, exact, self.loss)
 
     def finish(self, examples: Examples) -> None:
         turns = self.turns
@@ -234,16 +254,16 @@ class QuantileEncoding(_FeatureEncoding):
         placed = self.placed(measures)
         if placed.dim == 1:
             return None
-        atoms, reference = np.array([placed.sizes.mean()]), np.array([_REFERENCE_ATOMS])
+        atoms, reference = np.array([placed.sizes.mean()]), np.array([_AUXILIARY_ATOMS])
         affordable = int(pairs * float(work_of(atoms, atoms)[0] / work_of(atoms, reference)[0]) / 2)
         for references in range(min(max(affordable // _AUXILIARY_MEASURES, 1), _AUXILIARY_REFERENCES), 0, -1):
-            numbers = self.shown + placed.dim * (references * _REFERENCE_ATOMS + 4 * int(atoms[0]))
+            numbers = self.shown + placed.dim * (references * _AUXILIARY_ATOMS + 4 * int(atoms[0]))
             count = min(affordable // references, _AUXILIARY_MEASURES, _AUXILIARY_BYTES // (4 * numbers))
             if count >= 2 * self.shown:  # of fewer, a linear map of the features would do it all
                 break
         else:
             return None
-        transport = LinearTransport.build(placed, _REFERENCE_ATOMS, seed, references)
+        transport = LinearTransport.build(placed, _AUXILIARY_ATOMS, seed, references)
         known = placed[np.sort(np.random.default_rng([seed, 5]).permutation(len(placed))[:count])]
         if count > len(known):
             known = Measures.concatenate([known, distorted(placed, count - len(known), seed)])
@@ -283,20 +303,15 @@ class TransportEncoding(_MappedEncoding):
 
     kind = "transport"
     steps = 500
+    references: ClassVar[int] = 2
+    least_atoms: ClassVar[int] = 64  # of a reference, where the dimension is high
     features: LinearTransport
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        references, atoms = cls._references_for(placed)
-        return cls(cost, LinearTransport.build(placed, atoms, seed, references), centre, dim, places)
-
-    @staticmethod
-    def _references_for(placed: Measures) -> tuple[int, int]:
-        """How many, and of how many atoms."""
-        if placed.dim <= 2:
-            return _REFERENCES, _PLANAR_REFERENCE_ATOMS
-        return (_REFERENCES if len(placed) >= FEW_MEASURES else 2 * _REFERENCES), _REFERENCE_ATOMS
+        atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (cls.references * placed.dim)), cls.least_atoms)
+        return cls(cost, LinearTransport.build(placed, atoms, seed, cls.references), centre, dim, places)
 
     @classmethod
     def restored(
@@ -327,7 +342,7 @@ class CombinedEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "CombinedEncoding":
         placed, centre, places = cls.layout(cost, training)
-        features = SlicesAndMaps.build(placed, _PLANAR_REFERENCE_ATOMS, seed, _TURNS)
+        features = SlicesAndMaps.build(placed, _REFERENCE_ATOMS, seed, _TURNS)
         return cls(cost, features, centre, dim, places)
 
     @classmethod
@@ -352,7 +367,7 @@ class CombinedEncoding(_MappedEncoding):
     def solves(measures: Measures) -> float:
         """About how many pairs of such measures are solved in the time that it takes to see all of them."""
         atoms = np.array([measures.sizes.mean()])
-        share = work_of(atoms, np.array([_PLANAR_REFERENCE_ATOMS])) / work_of(atoms, atoms)
+        share = work_of(atoms, np.array([_REFERENCE_ATOMS])) / work_of(atoms, atoms)
         return float(len(_TURNS) * len(measures) * share[0])
 
     def description(self) -> dict[str, Any]:
@@ -365,9 +380,9 @@ class CombinedEncoding(_MappedEncoding):
     def rate_for(self, pairs: int) -> float:
         return super().rate_for(min(pairs, USUAL_PAIRS))  # low enough for more as it is
 
-    def start_from(self, examples: Examples) -> None:
-        super().start_from(examples)
-        self.loss = relative_distance_error  # it is for measures that are nearly alike as much as for others
+    @staticmethod
+    def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
+        return relative_distance_error  # it is for measures that are nearly alike as much as for others
 
     def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
         turns = self.turns
@@ -384,11 +399,9 @@ class LinearEncoding(TransportEncoding):
 
     kind = "linear"
     waits_from = 200
+    references = 1
+    least_atoms = _REFERENCE_ATOMS
     network = ProjectionEncoder
-
-    @staticmethod
-    def _references_for(placed: Measures) -> tuple[int, int]:
-        return 1, _LINEAR_REFERENCE_ATOMS
 
     def _affordable_copies(self, measures: int) -> int:
         return 1

@@ -161,7 +161,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> list[tuple[int, float]]:
-    """Train an encoder in place and leave it in its best state on the validation pairs, the start included.
+    """Train an encoder in place and leave it in the state of least loss on the validation pairs, the start included.
 
     An encoder without parameters is left as it is.
 
@@ -205,21 +205,23 @@ def train(
         ends = torch.nn.functional.embedding(place, vectors)
         return (ends[:, 0] - ends[:, 1]).square().sum(dim=1)
 
-    def validation_error() -> float:
+    def validated() -> tuple[float, float]:
+        """The error and the loss on the validation pairs."""
         encoder.eval()
         with torch.no_grad():
-            total = 0.0
+            total = np.zeros(2)
             block = max(_RUN, min(8192, _VALIDATION_NUMBERS // encoder(features[0][:1]).shape[1]))
             for start in range(0, len(examples.validation_pairs), block):
                 part = slice(start, start + block)
                 squared = squared_distances(torch.from_numpy(examples.validation_pairs[part]).to(device))
-                error = squared.sqrt().cpu().double() - torch.from_numpy(examples.validation_distances[part])
-                total += float(error.square().sum())
+                squared, exact = squared.cpu().double(), torch.from_numpy(examples.validation_distances[part])
+                total += [float(one(squared, exact)) * len(exact) for one in (distance_error, loss)]
         encoder.train()
-        return math.sqrt(total / len(examples.validation_pairs))
+        error, lost = total / len(examples.validation_pairs)
+        return math.sqrt(error), float(lost)
 
     if not list(encoder.parameters()):
-        return [(0, validation_error())]  # there is nothing to train
+        return [(0, validated()[0])]  # there is nothing to train
     optimizer = torch.optim.AdamW(
         modules.parameters(),
         lr=peak,
@@ -236,7 +238,7 @@ def train(
     }
     state = _State(modules, optimizer, checkpoint, identity)
     if not state.resume():
-        state.check(0, validation_error())
+        state.check(0, *validated())
     while state.step < steps and not state.stale(settings.patience * settings.checks):
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(state.step, steps)
@@ -249,7 +251,7 @@ def train(
         optimizer.step()
         state.step += 1
         if state.step % every == 0 or state.step == steps:
-            state.check(state.step, validation_error())
+            state.check(state.step, *validated())
         if progress:
             progress(state.step, steps, state.history[-1][1])
     if progress:
@@ -310,24 +312,26 @@ class _State:
     ) -> None:
         self.modules, self.optimizer, self.file = modules, optimizer, file
         self.identity = json.dumps(identity, sort_keys=True)
-        self.step, self.best_error, self.best_check = 0, math.inf, 0
+        self.step = 0
         self.history: list[tuple[int, float]] = []
+        self.losses: list[float] = []
         self.best = self._copy()
 
     def _copy(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.modules.state_dict().items()}
 
-    def check(self, step: int, error: float) -> None:
-        self.history.append((step, error))
-        if not self.history[:-1] and not math.isfinite(error):
+    def check(self, step: int, error: float, loss: float) -> None:
+        if not self.history and not math.isfinite(loss):
             raise SettingError("the encoder predicts no finite distance at the start; rescale the measures")
-        if error < self.best_error:
-            self.best_error, self.best_check, self.best = error, len(self.history), self._copy()
+        if loss < min(self.losses, default=math.inf):
+            self.best = self._copy()
+        self.history.append((step, error))
+        self.losses.append(loss)
         if self.file:
             self._save(self.file)
 
     def stale(self, patience: float) -> bool:
-        return len(self.history) - self.best_check > patience
+        return len(self.losses) - 1 - self.losses.index(min(self.losses)) > patience
 
     def restore_best(self) -> None:
         self.modules.load_state_dict(self.best)
@@ -340,10 +344,10 @@ class _State:
         tensors |= {f"best.{name}": tensor.contiguous() for name, tensor in self.best.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()}
-        history = json.dumps(self.history)
+        checks = json.dumps([(*check, loss) for check, loss in zip(self.history, self.losses, strict=True)])
         part = file.with_name(file.name + ".part")
         try:
-            save_file(tensors, part, {"identity": self.identity, "step": str(self.step), "history": history})
+            save_file(tensors, part, {"identity": self.identity, "step": str(self.step), "checks": checks})
             part.replace(file)
         except (OSError, SafetensorError) as error:  # a full disk is the latter
             part.unlink(missing_ok=True)
@@ -360,7 +364,7 @@ class _State:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ArtifactError(f"{self.file} is damaged: {error}; delete it to train from the start") from error
-        if header["identity"] != self.identity:
+        if header["identity"] != self.identity or "checks" not in header:
             raise ArtifactError(f"{self.file} belongs to another training; delete it, or give another file")
         self.modules.load_state_dict(_below(tensors, "now."))
         self.best = _below(tensors, "best.")
@@ -369,11 +373,10 @@ class _State:
             index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.history = [(int(step), float(error)) for step, error in json.loads(header["history"])]
+        checks = json.loads(header["checks"])
+        self.history = [(int(step), float(error)) for step, error, _ in checks]
+        self.losses = [float(loss) for *_, loss in checks]
         self.step = int(header["step"])
-        errors = [error for _, error in self.history]
-        self.best_error = min(errors)
-        self.best_check = errors.index(self.best_error) + 1
         return True
 
 
