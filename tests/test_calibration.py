@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wembed.learning.calibration import fitted_scale
+from wembed.learning.losses import Loss, distance_error, relative_distance_error
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 1.7])
@@ -11,6 +12,15 @@ def test_a_known_shrinkage_is_found(scale: float) -> None:
     rng = np.random.default_rng(0)
     learned, fixed = rng.uniform(0.5, 2, 500), rng.uniform(0, 1, 500)
     assert fitted_scale(learned, fixed, np.hypot(fixed, scale * learned)) == pytest.approx(scale, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [distance_error, relative_distance_error])
+def test_of_two_scales_the_loss_says_which_counts(loss: Loss) -> None:
+    learned, scales = np.array([0.1, 3.0]), np.array([2.0, 1.0])
+    exact = learned * scales
+    weights = 1 / exact**2 if loss is relative_distance_error else np.ones(2)
+    least_squares = float((weights * learned * exact).sum() / (weights * learned**2).sum())
+    assert fitted_scale(learned, np.zeros(2), exact, loss) == pytest.approx(least_squares, rel=2e-3)
 
 
 def test_no_other_factor_fits_better() -> None:

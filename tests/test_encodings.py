@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import wembed
 import wembed.embedder as embedder_module
@@ -14,8 +15,12 @@ import wembed.learned as learned_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.learned import Candidate, Learned
 from wembed.learning import geometric, sinkhorn
+from wembed.learning.calibration import fitted_scale
+from wembed.learning.encoders import PerceptronEncoder
+from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, QuantileEncoding, TransportEncoding
+from wembed.learning.training import Examples
 
 DIM = 6
 
@@ -174,6 +179,24 @@ def test_a_start_is_what_linear_transport_gives_and_training_makes_no_worse(enco
     errors = [error for _, error in wild.history_]
     assert errors[0] < 0.35 * wild.mean_distance_
     assert min(errors) <= errors[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"), [(QuantileEncoding, 2), (TransportEncoding, 1), (TransportEncoding, 2), (CombinedEncoding, 2)]
+)
+def test_a_start_has_the_scale_that_fits_the_training_pairs(kind: type[Encoding], order: int) -> None:
+    measures, cost = clouds(0, 40, 7, 2), GroundCost(order=order)
+    pairs = np.stack(np.triu_indices(40, 1), axis=1)
+    distances = wembed.exact_distances(measures, pairs, cost, n_jobs=1)
+    encoding = kind.build(cost, measures, None, 0)
+    inputs, exact_part = encoding.copies(measures, 1.0, 0), encoding.exact_part(measures)
+    encoding.start_from(Examples(inputs, exact_part, pairs, distances, pairs, distances))
+    assert isinstance(encoding.module, PerceptronEncoder)
+    with torch.no_grad():
+        vectors = encoding.module.linear(torch.from_numpy(inputs[0])).double().numpy()
+    exact_part = exact_part.astype(np.float64)
+    made, fixed = (np.linalg.norm(part[pairs[:, 0]] - part[pairs[:, 1]], axis=1) for part in (vectors, exact_part))
+    assert fitted_scale(made, fixed, distances, encoding.loss) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_the_second_task_shows_the_measures_and_distorted_ones(dim: int) -> None
 
 def test_there_are_more_references_where_pairs_pay_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometric, "_AUXILIARY_MEASURES", 1_100)
-    monkeypatch.setattr(geometric, "_REFERENCE_ATOMS", 4)
+    monkeypatch.setattr(geometric, "_AUXILIARY_ATOMS", 4)
     asked: list[int] = []
     build = geometric.LinearTransport.build
     monkeypatch.setattr(geometric.LinearTransport, "build", lambda *given: asked.append(given[3]) or build(*given))

@@ -67,6 +67,20 @@ def test_the_best_state_is_kept_the_start_included() -> None:
     assert_same(before, trained)
 
 
+def test_the_state_that_is_kept_is_that_of_least_loss_not_of_least_error() -> None:
+    def farness(squared: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+        return 1 / (0.1 + distance_error(squared, exact))
+
+    data = examples()
+    history = train(trained := encoder(data), data, TrainingSettings(steps=40, patience=1.0), farness)
+    with torch.no_grad():
+        vectors = trained(torch.from_numpy(data.features[0])).numpy()
+    made = np.linalg.norm(vectors[data.validation_pairs[:, 0]] - vectors[data.validation_pairs[:, 1]], axis=1)
+    error = float(np.sqrt(np.square(made - data.validation_distances).mean()))
+    assert error == pytest.approx(max(error for _, error in history), rel=1e-4)
+    assert error > 1.2 * history[0][1]
+
+
 def test_training_stops_when_it_no_longer_helps() -> None:
     data = examples()
     start = data.features[0] @ encoder(data).linear.weight.detach().numpy().T
