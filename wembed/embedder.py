@@ -80,7 +80,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             others as many as they see.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
-        encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to four
+        encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport to two
             references and a perceptron; "combined", in the plane under the euclidean metric, sliced quantiles and
             linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn", entropic linear
             optimal transport to a learned reference, and roots of the covariance; "dwe", the network of the method's
