@@ -227,6 +227,15 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
     np.testing.assert_array_equal(loaded.encode(measures[:9]), chosen.encode(measures[:9]))
 
 
+def test_linear_transport_is_compared_at_the_scale_that_suits_distances_of_all_sizes(tmp_path: Path) -> None:
+    sizes = np.geomspace(1e-2, 1, 60)
+    measures = Measures.from_point_clouds([size * one.support for size, one in zip(sizes, clouds(0, 60), strict=True)])
+    store = wembed.precompute(measures, tmp_path / "distances", pairs=500, n_jobs=1)
+    settings: dict[str, Any] = {"training": TrainingSettings(steps=1), "references": 0, "n_jobs": 1}
+    chosen, linear = (Embedder(encoder=name, **settings).fit(measures, distances=store) for name in ("auto", "linear"))
+    assert chosen.learning_curve_.compared["linear"] == pytest.approx(linear.learning_curve_.error)
+
+
 @pytest.mark.parametrize(
     ("count", "near", "trained", "encoder"),
     [

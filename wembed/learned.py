@@ -242,7 +242,7 @@ class Suited(NamedTuple):
 def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float) -> Suited:
     """Learn the encoder that was asked for, or else the one that suits.
 
-    Left to choose, and unless the error is small enough, it learns from optimal maps to several references as well
+    Left to choose, and unless the error is small enough, it learns from optimal maps to two references as well
     where linear optimal transport is closer to some validation pairs. Of what was learned first, what was learned from
     maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
 
@@ -260,6 +260,7 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
     left_to_choose = recipe.encoder == "auto" and recipe.dim is None and found.learned.decoding is None
     if left_to_choose and compared[first] > enough:
         few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
+        plain.loss = found.learned.encoding.loss  # that its scale is chosen by
         linear = Candidate.calibrated(measures, few, recipe, Learned(plain, found.learned.unit))
         error = found.error(few)
         compared[LinearEncoding.kind] = linear.error(few)
