@@ -303,7 +303,7 @@ def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_
 
 def test_to_learn_by_maps_takes_three_solves_of_a_reference_a_measure() -> None:
     rng = np.random.default_rng(0)
-    as_large = Measures.from_point_clouds([rng.normal(size=(256, 2)) for _ in range(20)])
+    as_large = Measures.from_point_clouds([rng.normal(size=(128, 2)) for _ in range(20)])
     assert CombinedEncoding.solves(as_large) == pytest.approx(60)
     assert CombinedEncoding.solves(as_large[:10]) == pytest.approx(30)
     assert CombinedEncoding.solves(clouds(0, 20, 7, 2)) > 60, (

@@ -31,7 +31,7 @@ _TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between
 _COPY_BYTES = 400_000_000
 _MAPPED_COPIES = 6_000  # of measures, in all copies together, where each takes exact solves
 FEW_MEASURES = 200  # to learn from: of fewer, what the features tell by themselves counts most
-_REFERENCE_ATOMS = 256
+_REFERENCE_ATOMS, _TURNED_ATOMS = 256, 128  # the fewer where each turn takes a solve
 _NUMBERS = 4_096  # of features, about: a linear map of them has as many squared
 _AUXILIARY_MEASURES = 60_000
 _AUXILIARY_BYTES = 400_000_000
@@ -342,7 +342,7 @@ class CombinedEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "CombinedEncoding":
         placed, centre, places = cls.layout(cost, training)
-        features = SlicesAndMaps.build(placed, _REFERENCE_ATOMS, seed, _TURNS)
+        features = SlicesAndMaps.build(placed, _TURNED_ATOMS, seed, _TURNS)
         return cls(cost, features, centre, dim, places)
 
     @classmethod
@@ -367,7 +367,7 @@ class CombinedEncoding(_MappedEncoding):
     def solves(measures: Measures) -> float:
         """About how many pairs of such measures are solved in the time that it takes to see all of them."""
         atoms = np.array([measures.sizes.mean()])
-        share = work_of(atoms, np.array([_REFERENCE_ATOMS])) / work_of(atoms, atoms)
+        share = work_of(atoms, np.array([_TURNED_ATOMS])) / work_of(atoms, atoms)
         return float(len(_TURNS) * len(measures) * share[0])
 
     def description(self) -> dict[str, Any]:
