@@ -42,6 +42,7 @@ __all__ = [
 _BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
 _KNOWN = 10_000  # training measures that an encoding is built from
+_ROUNDING = 1e-6  # of a relative error, of vectors of float32
 FAMILIAR = 1_000  # measures that what is usual is told by
 
 
@@ -212,11 +213,11 @@ class Candidate:
         """Whether it is closer to the first validation distances than another, by more than chance.
 
         By that is meant that the mean of the differences of their errors is more than twice its standard error, as if
-        each measure gave one difference, for pairs that share a measure are not independent.
+        each measure gave one difference, for pairs that share a measure are not independent, and more than rounding.
         """
         gains = other._errors(solved) - self._errors(solved)
         measures = len(np.unique(solved.validation_pairs))
-        return bool(gains.sum() > 2 * gains.std() * len(gains) / measures**0.5) if len(gains) else False
+        return bool(gains.mean() > 2 * gains.std() / measures**0.5 + _ROUNDING) if len(gains) else False
 
     def _errors(self, solved: Solved) -> Float64[np.ndarray, " v"]:
         """Relative errors, those of equal measures left out."""
