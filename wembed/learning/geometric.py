@@ -299,7 +299,7 @@ class _MappedEncoding(_FeatureEncoding):
 
 
 class TransportEncoding(_MappedEncoding):
-    """Linear optimal transport of the centred measure to a few references, each map found exactly."""
+    """Linear optimal transport of the centred measure to two references, each map found exactly."""
 
     kind = "transport"
     steps = 500
