@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
 from scipy.linalg import block_diag
+from torch import nn
 
 from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import distances_of_pairs
@@ -153,17 +154,7 @@ class _FeatureEncoding(GeometricEncoding):
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
         if isinstance(self.module, PerceptronEncoder):
-            self.module.lengthen(self._starting_scale(examples))
-
-    def _starting_scale(self, examples: Examples) -> float:
-        """The factor that makes the distances of the features fit the training pairs."""
-        assert isinstance(self.module, PerceptronEncoder)
-        pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
-        used, place = np.unique(pairs, return_inverse=True)
-        with torch.no_grad():
-            vectors = self.module.linear(torch.from_numpy(examples.features[0, used])).numpy()
-        fixed = distances_of_pairs(examples.exact_part[used], place.reshape(-1, 2))
-        return fitted_scale(distances_of_pairs(vectors, place.reshape(-1, 2)), fixed, exact, self.loss)
+            self.module.lengthen(_starting_scale(self.module.linear, examples, self.loss))
 
     def finish(self, examples: Examples) -> None:
         turns = self.turns
@@ -405,6 +396,16 @@ class LinearEncoding(TransportEncoding):
 
     def _affordable_copies(self, measures: int) -> int:
         return 1
+
+
+def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
+    """The factor on a linear map of the features that makes its distances fit the training pairs."""
+    pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
+    used, place = np.unique(pairs, return_inverse=True)
+    with torch.no_grad():
+        vectors = linear(torch.from_numpy(examples.features[0, used])).numpy()
+    made, fixed = (distances_of_pairs(part, place.reshape(-1, 2)) for part in (vectors, examples.exact_part[used]))
+    return fitted_scale(made, fixed, exact, loss)
 
 
 def _views(copies: np.ndarray, turns: np.ndarray, rows: np.ndarray) -> Iterator[Float32[np.ndarray, "turns _ shown"]]:
