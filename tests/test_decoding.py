@@ -200,6 +200,19 @@ def test_a_decoder_can_be_trained_along_with_the_encoder(some_digits: Measures, 
     np.testing.assert_allclose(wembed.load(tmp_path).decode(vectors).weights, made.weights, atol=1e-7)
 
 
+def test_a_decoder_is_trained_along_with_optimal_maps_in_one_turn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clouds = Measures.from_point_clouds([rng.normal(size=(12, 3)) * rng.exponential(1, 3) for _ in range(60)])
+    training = replace(JOINT, steps=5)
+    embedder = Embedder(encoder="transport", pairs=300, n_jobs=1, training=training, calibration=0).fit(clouds)
+    vectors = embedder.encode(clouds)
+    assert vectors.shape == (60, 771)
+    embedder.save(tmp_path)
+    again = wembed.load(tmp_path)
+    np.testing.assert_array_equal(again.encode(clouds), vectors)
+    np.testing.assert_allclose(again.decode(vectors).support, embedder.decode(vectors).support, atol=1e-6)
+
+
 def test_an_encoder_learns_from_its_decoder(some_digits: Measures) -> None:
     short = replace(JOINT, steps=10, auxiliary=0.0)
     along, alone = (digits_with_a_decoder(some_digits, replace(short, reconstruction=one)) for one in (0.1, 0.0))

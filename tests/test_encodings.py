@@ -13,12 +13,14 @@ import wembed
 import wembed.embedder as embedder_module
 import wembed.learned as learned_module
 from wembed import Embedder, GroundCost, Measures, TrainingSettings
+from wembed.euclidean import distances_between
 from wembed.learned import Candidate, Learned
 from wembed.learning import geometric, sinkhorn
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.encoders import PerceptronEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
+from wembed.learning.features import LinearTransport
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, QuantileEncoding, TransportEncoding
 from wembed.learning.training import Examples
 
@@ -118,14 +120,14 @@ def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(
 
 
 @pytest.mark.parametrize(
-    ("dim", "atoms", "linear"), [(2, 256, 256), (3, 256, 256), (16, 128, 256), (50, 64, 256), (100, 64, 256)]
+    ("dim", "references", "atoms"), [(1, 2, 256), (2, 1, 256), (3, 1, 256), (8, 2, 256), (16, 2, 128), (100, 2, 64)]
 )
 def test_optimal_maps_are_coarser_where_they_would_be_long_unless_nothing_is_learned(
-    dim: int, atoms: int, linear: int
+    dim: int, references: int, atoms: int
 ) -> None:
     measures = clouds(0, 40, 30, dim)
-    assert TransportEncoding.build(GroundCost(), measures, None, 0).dim == 2 * atoms * dim + dim
-    assert LinearEncoding.build(GroundCost(), measures, None, 0).dim == linear * dim + dim
+    assert TransportEncoding.build(GroundCost(), measures, None, 0).dim == references * atoms * dim + dim
+    assert LinearEncoding.build(GroundCost(), measures, None, 0).dim == 256 * dim + dim
 
 
 def test_optimal_maps_are_learned_slowly_from_few_pairs() -> None:
@@ -144,30 +146,57 @@ def test_from_many_pairs_learning_is_slower_unless_it_is_slow_as_it_is(
     assert encoding.rate_for(256_000) == pytest.approx(share * kind.learning_rate)
 
 
+@pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("order", [1, 2])
-def test_optimal_maps_are_learned_from_measures_that_are_turned_as_well(order: float) -> None:
-    cost, measures = GroundCost(order=order), clouds(0, 12, 30, 3)
-    encoding = TransportEncoding.build(cost, measures, None, 0)
+def test_optimal_maps_are_learned_from_measures_in_five_turns_and_encoded_in_three(order: float, dim: int) -> None:
+    cost, measures = GroundCost(order=order), clouds(0, 12, 30, dim)
+    encoding = TransportEncoding.build(cost, measures, None, 7)
     done: list[tuple[int, int]] = []
     copies = encoding.copies(measures, 0.5, 7, progress=lambda now, total: done.append((now, total)))
-    turns = cost.isometries(3, 3, np.random.default_rng([7, 3]))
-    assert len(copies) == 3
+    turns = cost.isometries(dim, 5, np.random.default_rng([7, 3]))
+    assert len(copies) == 5
     for copy, turn in zip(copies, turns, strict=True):
         moved = replace(measures, support=(measures.support - encoding.centre) @ turn.T + encoding.centre)
-        np.testing.assert_allclose(copy, encoding.inputs(moved, 0.5), atol=1e-5)
+        shown = LinearTransport(encoding.features.references[:1])(moved) / np.float32(0.5)
+        np.testing.assert_allclose(copy[:, : shown.shape[1]], shown, atol=1e-5)
+        if order == 1:
+            np.testing.assert_allclose(copy[:, -dim:], (moved.centroids() - encoding.centre) / 0.5, atol=1e-5)
     assert done[-1][0] == done[-1][1]
     assert sorted(done) == done
 
+    pairs, known = np.array([[0, 1], [1, 2]]), np.ones(2)
+    examples = Examples(copies, encoding.exact_part(measures), pairs, known, pairs, known)
+    encoding.start_from(examples)
+    with torch.no_grad():
+        alone = [encoding.module(torch.from_numpy(copy)).numpy() for copy in copies[:3]]
+    encoding.finish(examples)
+    inputs = encoding.inputs(measures, 0.5)
+    np.testing.assert_allclose(encoding.inputs_of(copies), inputs, atol=1e-5)
+    with torch.no_grad():
+        vectors = encoding.module(torch.from_numpy(inputs)).numpy()
+    assert vectors.shape[1] == encoding.dim - encoding.exact_dim
+    whole = np.sqrt(np.mean([np.square(distances_between(part, part)) for part in alone], axis=0))
+    np.testing.assert_allclose(distances_between(vectors, vectors), whole, atol=1e-4)
 
-def test_optimal_maps_are_found_once_where_measures_are_many_or_turns_make_others_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+
+@pytest.mark.parametrize(("dim", "numbers"), [(None, 3 * 768 + 3), (40, 40)])
+def test_vectors_of_maps_in_turns_are_as_long_as_is_asked_for(dim: int | None, numbers: int) -> None:
+    training = TrainingSettings(steps=3)
+    settings = {"encoder": "transport", "dim": dim, "pairs": 200, "n_jobs": 1, "training": training, "calibration": 0}
+    embedder = Embedder(**settings).fit(clouds(0, 100, 12, 3))
+    assert embedder.encode(clouds(1, 5, 12, 3)).shape == (5, numbers)
+
+
+def test_optimal_maps_are_learned_from_fewer_turns_where_measures_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 60)
+    for dim, counts in ((3, {12: 5, 15: 4, 20: 3, 61: 3}), (5, {10: 3, 15: 2, 16: 1, 61: 1})):
+        for count, copies in counts.items():
+            many = clouds(0, 3, 2, dim)[np.zeros(count, dtype=int)]
+            assert len(TransportEncoding.build(GroundCost(), many, None, 0).copies(many, 1.0, 0)) == copies
+
+
+def test_optimal_maps_are_found_once_where_turns_make_others_of_the_measures() -> None:
     measures = clouds(0, 3, 2, 2)
-    with monkeypatch.context() as patched:
-        patched.setattr(geometric, "_MAPPED_COPIES", 60)
-        for count, copies in ((20, 3), (30, 2), (31, 1)):
-            many = measures[np.zeros(count, dtype=int)]
-            assert len(TransportEncoding.build(GroundCost(), measures, None, 0).copies(many, 1.0, 0)) == copies
     for cost in (GroundCost("cityblock"), GroundCost("great-circle")):
         assert len(TransportEncoding.build(cost, measures, None, 0).copies(measures, 1.0, 0)) == 1
     assert len(LinearEncoding.build(GroundCost(), measures, None, 0).copies(measures, 1.0, 0)) == 1

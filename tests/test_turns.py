@@ -1,6 +1,5 @@
 """Measures in the plane are seen in several turns: what that does to features, vectors and distances."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from wembed import Embedder, GroundCost, Measures, TrainingSettings
 from wembed.errors import SettingError
 from wembed.euclidean import distances_between
 from wembed.learning.encoders import PerceptronEncoder, TurnedEncoder
+from wembed.learning.features import LinearTransport
 from wembed.learning.geometric import CombinedEncoding, QuantileEncoding
 from wembed.learning.losses import Loss, distance_error, relative_distance_error
 from wembed.learning.training import train
@@ -68,7 +68,7 @@ def test_slices_have_a_fifth_of_squared_distances_and_maps_the_rest() -> None:
     both, measures = made.features, clouds(1)
     slices, maps = (
         distances_between(found, found)
-        for found in (both.slices(measures), replace(both.maps, references=both.maps.references[:1])(measures))
+        for found in (both.slices(measures), LinearTransport(both.maps.references[:1])(measures))
     )
     shown, *_ = made.copies(measures, 1.0, 0)
     np.testing.assert_allclose(distances_between(shown, shown), np.sqrt(0.2 * slices**2 + 0.8 * maps**2), atol=1e-5)
@@ -109,12 +109,15 @@ def test_squared_distances_are_means_over_the_turns_as_far_as_the_axes_hold_them
     turns = made.turns
     assert turns is not None
     views, features = made.copies(clouds(1), 1.0, 0), made.inputs(clouds(1), 1.0)
-    encoder = trained(views[0])
+    encoder = trained(views[0]).eval()
     with torch.no_grad():
         parts = [encoder(torch.from_numpy(view)).numpy() for view in views]
         whole = np.sqrt(np.mean([np.square(distances_between(part, part)) for part in parts], axis=0))
         halves = [views[:, :20], views[:, 20:]]
-        vectors = TurnedEncoder.of(encoder, turns, halves)(torch.from_numpy(features)).numpy()
+        vectors, side_by_side = (
+            TurnedEncoder.of(encoder, turns, halves, dim)(torch.from_numpy(features)).numpy() for dim in (6, 18)
+        )
+    np.testing.assert_allclose(distances_between(side_by_side, side_by_side), whole, atol=1e-4)
     found = distances_between(vectors, vectors)
     assert (found < whole + 1e-4).all()
     assert np.square(found).sum() > 0.9 * np.square(whole).sum()

@@ -69,7 +69,7 @@ class PerceptronEncoder(nn.Module):
 
 
 class TurnedEncoder(nn.Module):
-    """What a PerceptronEncoder makes of a measure in several turns, side by side, along the axes of most variance.
+    """What a PerceptronEncoder makes of a measure in several turns, side by side or along the axes of most variance.
 
     Distances do not change when all measures are turned alike. Those of an encoder do a little, and the mean of their
     squares over the turns is nearer to exact than each. As turns are linear maps of the features, they are multiplied
@@ -90,6 +90,7 @@ class TurnedEncoder(nn.Module):
         encoder: PerceptronEncoder,
         turns: Float64[np.ndarray, "turns shown features"],
         views: Iterable[Float32[np.ndarray, "turns _ shown"]],
+        dim: int,
     ) -> "TurnedEncoder":
         """From a trained encoder.
 
@@ -97,23 +98,29 @@ class TurnedEncoder(nn.Module):
             encoder: what gives the vectors in one turn.
             turns: maps of the features to what the encoder is shown in each turn; the first is the measure as it is.
             views: what it is shown of the training measures, in blocks, by whose vectors the axes are found.
+            dim: numbers of a vector; as many as all turns have leave them side by side.
         """
-        count, dim = len(turns), encoder.linear.out_features
+        count, numbers = len(turns), encoder.linear.out_features
         with torch.no_grad():
             maps = torch.from_numpy(turns).float()
-            seen = (torch.cat([encoder(view) for view in torch.from_numpy(block)], dim=1) for block in views)
-            side_by_side = torch.cat(list(seen))
-            axes = _axes_alike(side_by_side.double() / count**0.5, dim).float() / count**0.5
+            if dim == count * numbers:
+                axes = torch.eye(dim)
+            else:
+                seen = (torch.cat([encoder(view) for view in torch.from_numpy(block)], dim=1) for block in views)
+                axes = _axes_alike(torch.cat(list(seen)).double() / count**0.5, dim).float()
+            axes /= count**0.5
             made = cls(maps.shape[2], dim, count, encoder.width)
+            made.linear.weight.zero_()
+            made.linear.bias.zero_()
             first, second, last = (layer for layer in encoder.perceptron if isinstance(layer, nn.Linear))
             made.first.weight.copy_(torch.cat([first.weight / encoder.scale @ turn for turn in maps]))
             made.first.bias.copy_((first.bias - first.weight @ encoder.centre / encoder.scale).repeat(count))
             made.second.load_state_dict(second.state_dict())
-            blocks = axes.split(dim, dim=1)  # of the axes, in each turn
+            blocks = torch.split(axes, numbers, dim=1)  # of the axes, in each turn
             made.last.weight.copy_(torch.cat([encoder._SHARE * block @ last.weight for block in blocks], dim=1))
-            linear = sum((block @ encoder.linear.weight @ turn for block, turn in zip(blocks, maps, strict=True)))
-            made.linear.weight.copy_(linear)
-            made.linear.bias.copy_(-sum(block @ encoder.linear.weight @ encoder.centre for block in blocks))
+            for block, turn in zip(blocks, maps, strict=True):
+                made.linear.weight.add_(block @ encoder.linear.weight @ turn)
+                made.linear.bias.sub_(block @ encoder.linear.weight @ encoder.centre)
         return made.eval()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

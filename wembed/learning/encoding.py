@@ -97,7 +97,7 @@ class Encoding(ABC):
         """Set the encoder's starting point from the training measures and pairs."""
 
     def finish(self, examples: Examples) -> None:  # noqa: B027  most are finished when they are trained
-        """Make of the trained encoder the one that is used from now on."""
+        """Make of the trained encoder the one that is used from now on; its vectors may be longer."""
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None

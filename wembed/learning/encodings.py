@@ -107,7 +107,7 @@ def slower(quick: str, cost: GroundCost, measures: Measures, share: float) -> st
         share: the error of linear optimal transport, as a share of that of the quick one.
 
     Returns:
-        Maps to two references where linear optimal transport is closer, maps beside slices where it comes near, in
+        Maps alone where linear optimal transport is closer, maps beside slices where it comes near, in
         the plane; else None, and where the quick one has such maps itself.
     """
     if quick == TransportEncoding.kind:

@@ -19,7 +19,7 @@ __all__ = [
     "SlicesAndMaps",
     "directions_for",
     "levels_for",
-    "planar_turn",
+    "planar_turns",
 ]
 
 _PLANAR_DIRECTIONS = 16
@@ -55,6 +55,11 @@ class SlicedQuantiles:
     def size(self) -> int:
         """Numbers in the features of one measure."""
         return len(self.directions) * self.levels
+
+    @property
+    def shown(self) -> int:
+        """Numbers of them that tell of one turn: all."""
+        return self.size
 
     def __call__(self, measures: Measures) -> Float32[np.ndarray, "n features"]:
         """Features of each measure, in the unit of the support.
@@ -115,11 +120,17 @@ class LinearTransport:
     measures, up to the splitting of mass. One exact solve a measure and reference; squared distances are means over
     the references, which are too long in different places.
 
+    A map to the reference of a measure that is turned is found as that to the reference turned the other way round, so
+    that each turn takes one solve.
+
     Attributes:
         references: for each reference, places of atoms of equal mass.
+        turns: of measures, the first none, where the references are one, turned the other way round for each of them;
+            None where they are different ones.
     """
 
     references: Float64[np.ndarray, "references r dim"]
+    turns: Float64[np.ndarray, "references dim dim"] | None = None
 
     @classmethod
     def build(cls, measures: Measures, atoms: int, seed: int, count: int = 1) -> "LinearTransport":
@@ -142,10 +153,26 @@ class LinearTransport:
                 centres.append(clusters.fit(points / spread, sample_weight=chosen.weights[some]).cluster_centers_)
         return cls(np.stack(centres) * spread)
 
+    def facing(self, turns: Float64[np.ndarray, "turns dim dim"]) -> "LinearTransport":
+        """To the first reference, of measures in each of these turns."""
+        return LinearTransport(self.references[0] @ turns, turns)
+
     @property
     def size(self) -> int:
         """Numbers in the features of one measure."""
         return self.references.size
+
+    @property
+    def shown(self) -> int:
+        """Numbers of them that tell of one turn."""
+        return self.size if self.turns is None else self.references[0].size
+
+    def turned(self, number: int) -> Float64[np.ndarray, "shown features"]:
+        """The map from the features of a measure to those of it in one turn, by the one reference."""
+        assert self.turns is not None
+        maps = np.zeros((self.shown, len(self.turns), self.shown))
+        maps[:, number] = len(self.turns) ** 0.5 * np.kron(np.eye(len(self.references[0])), self.turns[number])
+        return maps.reshape(self.shown, -1)
 
     def __call__(
         self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None
@@ -174,25 +201,23 @@ class SlicesAndMaps:
     """Of a measure in the plane, and of it turned: sliced quantiles, and the optimal maps to one reference.
 
     In each turn squared distances are a fifth those of slices, which are too short, most of all between measures that
-    are nearly alike, and for the rest those of maps, which are nearer. A map to the turned measure is found as that to
-    the reference turned the other way round, so that each turn takes one exact solve.
+    are nearly alike, and for the rest those of maps, which are nearer.
 
     Attributes:
         slices: along fixed directions.
-        maps: to the reference, turned the other way round for each of the turns.
-        turns: how far measures are turned, in angles between directions; the first is no turn.
+        maps: to one reference, in each of the turns.
+        places: how far measures are turned, in angles between directions; the first is no turn.
     """
 
     slices: SlicedQuantiles
     maps: LinearTransport
-    turns: tuple[int, ...]
+    places: tuple[int, ...]
 
     @classmethod
-    def build(cls, measures: Measures, atoms: int, seed: int, turns: tuple[int, ...]) -> "SlicesAndMaps":
+    def build(cls, measures: Measures, atoms: int, seed: int, places: tuple[int, ...]) -> "SlicesAndMaps":
         """Maps to a reference at k-means centres of the atoms of some of these measures, moved to their centroids."""
-        (reference,) = LinearTransport.build(measures, atoms, seed).references
-        references = np.stack([reference @ planar_turn(-turn).T for turn in turns])
-        return cls(SlicedQuantiles.build(measures.dim, seed), LinearTransport(references), turns)
+        maps = LinearTransport.build(measures, atoms, seed).facing(planar_turns(places))
+        return cls(SlicedQuantiles.build(measures.dim, seed), maps, places)
 
     @property
     def size(self) -> int:
@@ -202,7 +227,7 @@ class SlicesAndMaps:
     @property
     def shown(self) -> int:
         """Numbers of them that tell of one turn."""
-        return self.slices.size + self.maps.size // len(self.turns)
+        return self.slices.size + self.maps.shown
 
     def __call__(
         self, measures: Measures, n_jobs: int = 1, progress: Progress | None = None
@@ -214,15 +239,12 @@ class SlicesAndMaps:
             SolverError: a coupling could not be certified.
         """
         slices = self.slices(measures) * np.float32(_SLICES_SHARE**0.5)
-        maps = self.maps(measures, n_jobs, progress) * np.float32((len(self.turns) * (1 - _SLICES_SHARE)) ** 0.5)
+        maps = self.maps(measures, n_jobs, progress) * np.float32((1 - _SLICES_SHARE) ** 0.5)
         return np.concatenate([slices, maps], axis=1)
 
     def turned(self, places: int) -> Float64[np.ndarray, "shown features"]:
         """The map from the features of a measure to the slices, and the map to the reference, of it turned."""
-        shown = self.maps.size // len(self.turns)
-        maps = np.zeros((shown, len(self.turns), shown))
-        maps[:, self.turns.index(places)] = np.kron(np.eye(shown // 2), planar_turn(places))
-        return block_diag(self.slices.turned(places), maps.reshape(shown, -1))
+        return block_diag(self.slices.turned(places), self.maps.turned(self.places.index(places)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,10 +286,10 @@ def directions_for(dim: int, rng: np.random.Generator) -> Float64[np.ndarray, "d
     return np.concatenate([np.linalg.qr(rng.standard_normal((dim, dim)))[0].T for _ in range(bases)])
 
 
-def planar_turn(places: int) -> Float64[np.ndarray, "2 2"]:
+def planar_turns(places: tuple[int, ...]) -> Float64[np.ndarray, "turns 2 2"]:
     """The plane turned anticlockwise by so many times the angle from one direction to the next."""
-    angle = places * np.pi / _PLANAR_DIRECTIONS
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    angles = np.array(places) * np.pi / _PLANAR_DIRECTIONS
+    return np.stack([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]).transpose(2, 0, 1)
 
 
 def levels_for(directions: int) -> int:

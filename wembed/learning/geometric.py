@@ -17,7 +17,7 @@ from wembed.learning.augmentation import distorted
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
-from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turn
+from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turns
 from wembed.learning.losses import Loss, distance_error, relative_distance_error, suited_loss
 from wembed.learning.training import USUAL_PAIRS, Auxiliary, Examples
 from wembed.measures import Measures
@@ -28,9 +28,10 @@ __all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "Transport
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
-_TURNS = (0, 1, -1)  # that a measure in the plane is seen in, in angles between directions
+_PLACES = (0, 1, -1)  # that a measure in the plane is turned by, in angles between directions
+_TURNS, _TRAINING_TURNS = 3, 5  # that optimal maps in the plane or in space are found in
 _COPY_BYTES = 400_000_000
-_MAPPED_COPIES = 6_000  # of measures, in all copies together, where each takes exact solves
+_MAPPED_COPIES = 12_000  # of measures, in all copies together, where each takes exact solves
 FEW_MEASURES = 200  # to learn from: of fewer, what the features tell by themselves counts most
 _REFERENCE_ATOMS, _TURNED_ATOMS = 256, 128  # the fewer where each turn takes a solve
 _NUMBERS = 4_096  # of features, about: a linear map of them has as many squared
@@ -123,26 +124,29 @@ class _FeatureEncoding(GeometricEncoding):
         super().__init__(cost, centre, dim, places)
         self.features = features
         self.beside = 0 if self.exact_dim else len(centre)  # numbers of the centroid among the inputs
-        shown = features.shown if isinstance(features, SlicesAndMaps) else features.size
-        self.shown = shown + self.beside  # numbers that it is trained on
+        self.shown = features.shown + self.beside  # numbers that it is trained on
         self.dim = self.shown + self.exact_dim if dim is None else dim
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
     @property
-    def _is_turned(self) -> bool:
-        plane = self.cost.is_euclidean and len(self.centre) == 2
-        return plane and not isinstance(self.features, LinearTransport)
-
-    @property
     def turns(self) -> Float64[np.ndarray, "turns shown inputs"] | None:
         """Maps of the inputs to what is seen of a measure in each turn, unturned first; None where there are none."""
-        if not self._is_turned:
+        turns = self._turns
+        if turns is None:
             return None
-        assert not isinstance(self.features, LinearTransport)
-        maps = [self.features.turned(turn) for turn in _TURNS]
+        maps = [self._turned_features(number) for number in range(len(turns))]
         if self.beside:
-            maps = [block_diag(features, planar_turn(turn)) for features, turn in zip(maps, _TURNS, strict=True)]
+            maps = [block_diag(features, turn) for features, turn in zip(maps, turns, strict=True)]
         return np.stack(maps)
+
+    @property
+    def _turns(self) -> Float64[np.ndarray, "turns dim dim"] | None:
+        return planar_turns(_PLACES) if self.cost.is_euclidean and len(self.centre) == 2 else None
+
+    def _turned_features(self, number: int) -> Float64[np.ndarray, "shown features"]:
+        """The map of the features to those of the measure in one turn."""
+        assert not isinstance(self.features, LinearTransport)
+        return self.features.turned(_PLACES[number])
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -162,7 +166,8 @@ class _FeatureEncoding(GeometricEncoding):
             assert isinstance(self.module, PerceptronEncoder)
             rows = np.unique(examples.train_pairs)
             some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _AXES_FROM)).astype(int)]
-            self.module = TurnedEncoder.of(self.module, turns, _views(examples.features, turns, some))
+            views = _views(examples.features, turns, some)
+            self.module = TurnedEncoder.of(self.module, turns, views, self.dim - self.exact_dim)
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
@@ -170,7 +175,7 @@ class _FeatureEncoding(GeometricEncoding):
         turns, placed = self.turns, self.placed(measures)
         count = self._affordable_copies(len(measures))
         if turns is not None:
-            return self._turned(placed, turns[:count], unit, n_jobs, progress)
+            return self._seen_turned(placed, turns[:count], unit, n_jobs, progress)
         maps = self.cost.isometries(placed.dim, count, np.random.default_rng([seed, 3]))
         copies = np.empty((len(maps), len(measures), self.shown), dtype=np.float32)
         for number, turn in enumerate(maps):
@@ -183,7 +188,7 @@ class _FeatureEncoding(GeometricEncoding):
             copies[number] = self._seen(replace(placed, support=moved), unit, n_jobs, show)
         return copies
 
-    def _turned(
+    def _seen_turned(
         self, placed: Measures, turns: np.ndarray, unit: float, n_jobs: int, progress: Progress | None
     ) -> Float32[np.ndarray, "turns n shown"]:
         """What is seen of measures in each turn."""
@@ -200,8 +205,9 @@ class _FeatureEncoding(GeometricEncoding):
 
     def _make_room(self) -> None:
         """For the weights of an encoder that is trained."""
-        if self._is_turned:
-            self.module = TurnedEncoder(self.features.size + self.beside, self.dim - self.exact_dim, len(_TURNS))
+        if self._turns is not None:
+            inputs = self.features.size + self.beside
+            self.module = TurnedEncoder(inputs, self.dim - self.exact_dim, len(self._turns))
 
     @abstractmethod
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
@@ -285,41 +291,83 @@ class _MappedEncoding(_FeatureEncoding):
     def rate_for(self, pairs: int) -> float:
         return super().rate_for(pairs) * min(pairs / USUAL_PAIRS, 1.0)  # few pairs spoil what is good
 
+    def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
+        turns = self.turns
+        if turns is None:
+            return super().inputs_of(copies)
+        back = turns / np.square(turns).sum(axis=(0, 1))  # rows are orthogonal: each turn is turned back by itself
+        return np.asarray(np.matmul(copies[: len(turns)], back.astype(np.float32)).sum(axis=0))
+
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
 
 
 class TransportEncoding(_MappedEncoding):
-    """Linear optimal transport of the centred measure to two references, each map found exactly."""
+    """Linear optimal transport of the centred measure, each map found exactly.
+
+    In the plane and in space, where turns keep all distances, it is to one reference in three turns, and learned from
+    in five; elsewhere to two references.
+    """
 
     kind = "transport"
     steps = 500
-    references: ClassVar[int] = 2
+    references: ClassVar[int] = 2  # where it is not turned
     least_atoms: ClassVar[int] = 64  # of a reference, where the dimension is high
+    most_turned: ClassVar[int] = 3  # dimensions
     features: LinearTransport
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (cls.references * placed.dim)), cls.least_atoms)
-        return cls(cost, LinearTransport.build(placed, atoms, seed, cls.references), centre, dim, places)
+        is_turned = cost.is_euclidean and 2 <= placed.dim <= cls.most_turned
+        references = 1 if is_turned else cls.references
+        atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (references * placed.dim)), cls.least_atoms)
+        features = LinearTransport.build(placed, atoms, seed, references)
+        if is_turned:
+            turns = min(max(_MAPPED_COPIES // len(placed), _TURNS), _TRAINING_TURNS)
+            features = features.facing(np.stack(cost.isometries(placed.dim, turns, np.random.default_rng([seed, 3]))))
+        return cls(cost, features, centre, dim, places)
 
     @classmethod
     def restored(
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "TransportEncoding":
-        return cls(cost, LinearTransport(arrays["references"]), arrays["centre"], dim, arrays.get("places"))
+        features = LinearTransport(arrays["references"], arrays.get("turns"))
+        encoding = cls(cost, features, arrays["centre"], dim, arrays.get("places"))
+        encoding._make_room()
+        return encoding
+
+    def finish(self, examples: Examples) -> None:
+        turns = self.features.turns
+        if turns is not None and examples.reconstruction is None:
+            self.features = self.features.facing(turns[:_TURNS])
+            if self.dim == self.shown + self.exact_dim:  # all there is: axes of few measures would not hold it
+                self.dim = _TURNS * self.shown + self.exact_dim
+        elif turns is not None:  # a decoder that was trained along reads the vectors of one turn
+            self.features = LinearTransport(self.features.references[:1])
+        super().finish(examples)
 
     def _affordable_copies(self, measures: int) -> int:
+        if self.features.turns is not None:
+            return len(self.features.turns)
         if not self.cost.is_euclidean:  # any turn of the globe, say, makes measures of another kind
             return 1
-        return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // measures))
+        return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // (2 * measures)))
+
+    @property
+    def _turns(self) -> Float64[np.ndarray, "turns dim dim"] | None:
+        return self.features.turns
+
+    def _turned_features(self, number: int) -> Float64[np.ndarray, "shown features"]:
+        return self.features.turned(number)
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return super().arrays() | {"references": self.features.references}
+        turns = self.features.turns
+        found = super().arrays() | {"references": self.features.references}
+        return found if turns is None else found | {"turns": turns}
 
 
 class CombinedEncoding(_MappedEncoding):
@@ -333,7 +381,7 @@ class CombinedEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "CombinedEncoding":
         placed, centre, places = cls.layout(cost, training)
-        features = SlicesAndMaps.build(placed, _TURNED_ATOMS, seed, _TURNS)
+        features = SlicesAndMaps.build(placed, _TURNED_ATOMS, seed, _PLACES)
         return cls(cost, features, centre, dim, places)
 
     @classmethod
@@ -341,7 +389,7 @@ class CombinedEncoding(_MappedEncoding):
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "CombinedEncoding":
         slices = SlicedQuantiles(arrays["directions"], description["levels"])
-        features = SlicesAndMaps(slices, LinearTransport(arrays["references"]), _TURNS)
+        features = SlicesAndMaps(slices, LinearTransport(arrays["references"], planar_turns(_PLACES)), _PLACES)
         encoding = cls(cost, features, arrays["centre"], dim, None)
         encoding._make_room()
         return encoding
@@ -359,7 +407,7 @@ class CombinedEncoding(_MappedEncoding):
         """About how many pairs of such measures are solved in the time that it takes to see all of them."""
         atoms = np.array([measures.sizes.mean()])
         share = work_of(atoms, np.array([_TURNED_ATOMS])) / work_of(atoms, atoms)
-        return float(len(_TURNS) * len(measures) * share[0])
+        return float(len(_PLACES) * len(measures) * share[0])
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind, "levels": self.features.slices.levels}
@@ -375,14 +423,8 @@ class CombinedEncoding(_MappedEncoding):
     def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
         return relative_distance_error  # it is for measures that are nearly alike as much as for others
 
-    def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
-        turns = self.turns
-        assert turns is not None  # check_collection has seen to it
-        back = turns / np.square(turns).sum(axis=(0, 1))  # rows are orthonormal: each turn is turned back by itself
-        return np.asarray(np.matmul(copies, back.astype(np.float32)).sum(axis=0))
-
     def _affordable_copies(self, measures: int) -> int:
-        return len(_TURNS)  # what takes long, and is needed in each turn once it is trained, are the maps
+        return len(_PLACES)  # what takes long, and is needed in each turn once it is trained, are the maps
 
 
 class LinearEncoding(TransportEncoding):
@@ -392,6 +434,7 @@ class LinearEncoding(TransportEncoding):
     waits_from = 200
     references = 1
     least_atoms = _REFERENCE_ATOMS
+    most_turned = 0
     network = ProjectionEncoder
 
     def _affordable_copies(self, measures: int) -> int:

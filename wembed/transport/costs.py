@@ -15,7 +15,7 @@ __all__ = ["METRICS", "GroundCost"]
 
 METRICS = ("euclidean", "cityblock", "chebyshev", "great-circle", "great-circle-degrees")
 _MOST_AXES = 64  # of a multidimensional scaling
-_SMALL_ANGLE = np.deg2rad(10)  # turns that make other measures of the same kind
+_SMALL_ANGLE = np.deg2rad(15)  # that turns move an axis by, to make other measures of the same kind
 _SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
 
 
@@ -217,15 +217,19 @@ class GroundCost:
     def isometries(self, dim: int, count: int, rng: np.random.Generator) -> list[Float64[np.ndarray, "dim dim"]]:
         """Random orthogonal maps of `coordinates` that keep every distance, the identity first; at most `count`.
 
-        For the euclidean metric small rotations and their inverses, which make measures of the same kind; for the
-        sphere any rotation; for cityblock and chebyshev reflections of the axes; for a matrix none.
+        For the euclidean metric small rotations and their inverses, which make measures of the same kind, in the plane
+        by ever smaller angles; for the sphere any rotation; for cityblock and chebyshev reflections of the axes; for a
+        matrix none.
         """
         maps = [np.eye(dim)]
         while len(maps) < count and isinstance(self.metric, str):
             if self.metric.startswith("great-circle"):
                 maps.append(np.linalg.qr(rng.standard_normal((dim, dim)))[0])
             elif self.metric == "euclidean" and dim > 1:
-                turn = np.triu(rng.choice([-1.0, 1.0], (dim, dim)), 1) * _SMALL_ANGLE / np.sqrt(dim - 1)
+                turn = np.triu(rng.standard_normal((dim, dim)), 1)
+                turn *= _SMALL_ANGLE * np.sqrt(dim / 2) / np.linalg.norm(turn)
+                if dim == 2:
+                    turn /= 1 + len(maps) // 2
                 maps += [scipy.linalg.expm(turn - turn.T), scipy.linalg.expm(turn.T - turn)]
             else:
                 maps.append(np.diag(rng.choice([-1.0, 1.0], dim)))
