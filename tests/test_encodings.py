@@ -105,11 +105,20 @@ def test_vectors_have_the_length_that_is_asked_for(encoder: str, order: int, tmp
     np.testing.assert_array_equal(wembed.load(tmp_path).transform(clouds(1)), found)
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_model_of_optimal_maps_is_saved_with_its_turns(order: int, dim: int, tmp_path: Path) -> None:
+    settings = {"encoder": "transport", "pairs": 300, "n_jobs": 1, "training": TrainingSettings(steps=3)}
+    embedder = Embedder(order=order, **settings).fit(clouds(0, dim=dim))
+    embedder.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).encode(clouds(1, dim=dim)), embedder.encode(clouds(1, dim=dim)))
+
+
 @pytest.mark.parametrize("encoder", ["transport", "sinkhorn"])
 def test_optimal_maps_say_more_than_slices_of_few_atoms_in_many_dimensions(
     encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 1)  # next to nothing is learned from them here
+    monkeypatch.setattr(geometric, "_MAPPED", 1)  # next to nothing is learned from them here
     measures, errors = bags(), {}
     for name in ("quantiles", encoder):
         settings = TrainingSettings(steps=5, checks=1)
@@ -153,7 +162,7 @@ def test_optimal_maps_are_learned_from_measures_in_five_turns_and_encoded_in_thr
     encoding = TransportEncoding.build(cost, measures, None, 7)
     done: list[tuple[int, int]] = []
     copies = encoding.copies(measures, 0.5, 7, progress=lambda now, total: done.append((now, total)))
-    turns = cost.isometries(dim, 5, np.random.default_rng([7, 3]))
+    turns = cost.isometries(dim, 5, np.random.default_rng([7, 3]), 15)
     assert len(copies) == 5
     for copy, turn in zip(copies, turns, strict=True):
         moved = replace(measures, support=(measures.support - encoding.centre) @ turn.T + encoding.centre)
@@ -167,6 +176,7 @@ def test_optimal_maps_are_learned_from_measures_in_five_turns_and_encoded_in_thr
     pairs, known = np.array([[0, 1], [1, 2]]), np.ones(2)
     examples = Examples(copies, encoding.exact_part(measures), pairs, known, pairs, known)
     encoding.start_from(examples)
+    encoding.module.eval()
     with torch.no_grad():
         alone = [encoding.module(torch.from_numpy(copy)).numpy() for copy in copies[:3]]
     encoding.finish(examples)
@@ -179,7 +189,7 @@ def test_optimal_maps_are_learned_from_measures_in_five_turns_and_encoded_in_thr
     np.testing.assert_allclose(distances_between(vectors, vectors), whole, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dim", "numbers"), [(None, 3 * 768 + 3), (40, 40)])
+@pytest.mark.parametrize(("dim", "numbers"), [(None, 3 * 768 + 3), (40, 40), (771, 771)])
 def test_vectors_of_maps_in_turns_are_as_long_as_is_asked_for(dim: int | None, numbers: int) -> None:
     training = TrainingSettings(steps=3)
     settings = {"encoder": "transport", "dim": dim, "pairs": 200, "n_jobs": 1, "training": training, "calibration": 0}
@@ -188,11 +198,17 @@ def test_vectors_of_maps_in_turns_are_as_long_as_is_asked_for(dim: int | None, n
 
 
 def test_optimal_maps_are_learned_from_fewer_turns_where_measures_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 60)
-    for dim, counts in ((3, {12: 5, 15: 4, 20: 3, 61: 3}), (5, {10: 3, 15: 2, 16: 1, 61: 1})):
+    monkeypatch.setattr(geometric, "_MAPPED", 60)
+    monkeypatch.setattr(geometric, "_MAPPED_IN_TURNS", 60)
+    turned, other = {12: 5, 15: 4, 20: 3, 61: 3}, {10: 3, 15: 2, 16: 1, 61: 1}
+    for kind, dim, counts in (
+        (TransportEncoding, 3, turned),
+        (CombinedEncoding, 2, turned),
+        (TransportEncoding, 5, other),
+    ):
         for count, copies in counts.items():
             many = clouds(0, 3, 2, dim)[np.zeros(count, dtype=int)]
-            assert len(TransportEncoding.build(GroundCost(), many, None, 0).copies(many, 1.0, 0)) == copies
+            assert len(kind.build(GroundCost(), many, None, 0).copies(many, 1.0, 0)) == copies
 
 
 def test_optimal_maps_are_found_once_where_turns_make_others_of_the_measures() -> None:
@@ -232,14 +248,13 @@ def test_a_start_has_the_scale_that_fits_the_training_pairs(kind: type[Encoding]
     ("measures", "learns", "encoder"),
     [
         pytest.param(bags(), True, "sinkhorn", id="what suits"),
-        pytest.param(clouds(0, 300, 6, 2), False, "transport", id="else optimal maps to several references"),
+        pytest.param(clouds(0, 300, 6, 2), False, "transport", id="else optimal maps alone"),
         pytest.param(clouds(0, 60, 200, 20), False, "linear", id="else to one of many atoms"),
     ],
 )
 def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
-    measures: Measures, learns: bool, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measures: Measures, learns: bool, encoder: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(geometric, "_MAPPED_COPIES", 1)  # where optimal maps are taken, nothing is learned from copies
     settings = TrainingSettings(auxiliary=0, **({"steps": 40} if learns else {"steps": 1, "learning_rate": 1e-9}))
     store = wembed.precompute(measures, tmp_path / "distances", pairs=1_000, n_jobs=1)
     found = {
@@ -330,12 +345,12 @@ def test_maps_beside_slices_wait_for_the_last_round_and_are_learned_if_there_is_
     assert (curve.error != curve.rounds[-1].error) == (fitted.encoder_ == "combined")
 
 
-def test_to_learn_by_maps_takes_three_solves_of_a_reference_a_measure() -> None:
+def test_to_learn_by_maps_takes_a_solve_of_a_reference_a_measure_and_turn() -> None:
     rng = np.random.default_rng(0)
     as_large = Measures.from_point_clouds([rng.normal(size=(128, 2)) for _ in range(20)])
-    assert CombinedEncoding.solves(as_large) == pytest.approx(60)
-    assert CombinedEncoding.solves(as_large[:10]) == pytest.approx(30)
-    assert CombinedEncoding.solves(clouds(0, 20, 7, 2)) > 60, (
+    assert CombinedEncoding.solves(as_large) == pytest.approx(100)
+    assert CombinedEncoding.solves(as_large[:10]) == pytest.approx(50)
+    assert CombinedEncoding.solves(clouds(0, 20, 7, 2)) > 100, (
         "one of a small measure takes longer than one of two small"
     )
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 from torch import nn
 
 from wembed.errors import SettingError
@@ -73,8 +73,8 @@ class TurnedEncoder(nn.Module):
 
     Distances do not change when all measures are turned alike. Those of an encoder do a little, and the mean of their
     squares over the turns is nearer to exact than each. As turns are linear maps of the features, they are multiplied
-    into the first layer, and the axes into the last. Of all vectors with these distances these are the nearest to the
-    encoder's own.
+    into the first layer, and the axes into the last. Of all vectors with the distances that the axes hold these are
+    the nearest to the encoder's own.
     """
 
     def __init__(self, features: int, dim: int, turns: int, width: int = 512) -> None:
@@ -88,7 +88,7 @@ class TurnedEncoder(nn.Module):
     def of(
         cls,
         encoder: PerceptronEncoder,
-        turns: Float64[np.ndarray, "turns shown features"],
+        turns: Float32[np.ndarray, "turns shown features"],
         views: Iterable[Float32[np.ndarray, "turns _ shown"]],
         dim: int,
     ) -> "TurnedEncoder":
@@ -102,7 +102,7 @@ class TurnedEncoder(nn.Module):
         """
         count, numbers = len(turns), encoder.linear.out_features
         with torch.no_grad():
-            maps = torch.from_numpy(turns).float()
+            maps = torch.from_numpy(turns)
             if dim == count * numbers:
                 axes = torch.eye(dim)
             else:

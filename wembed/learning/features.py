@@ -84,14 +84,14 @@ class SlicedQuantiles:
         features *= (measures.dim / self.size) ** 0.5
         return features
 
-    def turned(self, places: int) -> Float64[np.ndarray, "features features"]:
+    def turned(self, places: int) -> Float32[np.ndarray, "features features"]:
         """The map from the features of a measure in the plane to those of it turned by so many places.
 
         A place is the angle from each direction to the next. Turned by one, the slice along a direction is what it was
         along the one before; before the first comes the last, the other way round.
         """
         count = len(self.directions)
-        found = np.zeros((count, self.levels, count, self.levels))
+        found = np.zeros((count, self.levels, count, self.levels), dtype=np.float32)
         for direction in range(count):
             halves, before = divmod(direction - places, count)
             same = np.eye(self.levels)
@@ -125,8 +125,8 @@ class LinearTransport:
 
     Attributes:
         references: for each reference, places of atoms of equal mass.
-        turns: of measures, the first none, where the references are one, turned the other way round for each of them;
-            None where they are different ones.
+        turns: rotations, the first none; the reference for each is the first, turned the other way round. None where
+            references are not one that is turned.
     """
 
     references: Float64[np.ndarray, "references r dim"]
@@ -157,6 +157,11 @@ class LinearTransport:
         """To the first reference, of measures in each of these turns."""
         return LinearTransport(self.references[0] @ turns, turns)
 
+    def first_turns(self, count: int) -> "LinearTransport":
+        """In the first of the turns alone."""
+        assert self.turns is not None
+        return LinearTransport(self.references[:count], self.turns[:count])
+
     @property
     def size(self) -> int:
         """Numbers in the features of one measure."""
@@ -167,10 +172,10 @@ class LinearTransport:
         """Numbers of them that tell of one turn."""
         return self.size if self.turns is None else self.references[0].size
 
-    def turned(self, number: int) -> Float64[np.ndarray, "shown features"]:
+    def turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
         """The map from the features of a measure to those of it in one turn, by the one reference."""
         assert self.turns is not None
-        maps = np.zeros((self.shown, len(self.turns), self.shown))
+        maps = np.zeros((self.shown, len(self.turns), self.shown), dtype=np.float32)
         maps[:, number] = len(self.turns) ** 0.5 * np.kron(np.eye(len(self.references[0])), self.turns[number])
         return maps.reshape(self.shown, -1)
 
@@ -219,6 +224,15 @@ class SlicesAndMaps:
         maps = LinearTransport.build(measures, atoms, seed).facing(planar_turns(places))
         return cls(SlicedQuantiles.build(measures.dim, seed), maps, places)
 
+    def first_turns(self, count: int) -> "SlicesAndMaps":
+        """In the first of the turns alone."""
+        return SlicesAndMaps(self.slices, self.maps.first_turns(count), self.places[:count])
+
+    @property
+    def turns(self) -> Float64[np.ndarray, "turns 2 2"]:
+        """Rotations of the plane, the first none."""
+        return planar_turns(self.places)
+
     @property
     def size(self) -> int:
         """Numbers in the features of one measure."""
@@ -242,9 +256,9 @@ class SlicesAndMaps:
         maps = self.maps(measures, n_jobs, progress) * np.float32((1 - _SLICES_SHARE) ** 0.5)
         return np.concatenate([slices, maps], axis=1)
 
-    def turned(self, places: int) -> Float64[np.ndarray, "shown features"]:
-        """The map from the features of a measure to the slices, and the map to the reference, of it turned."""
-        return block_diag(self.slices.turned(places), self.maps.turned(self.places.index(places)))
+    def turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
+        """The map from the features of a measure to the slices, and the map to the reference, of it in one turn."""
+        return block_diag(self.slices.turned(self.places[number]), self.maps.turned(number))
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,10 +28,12 @@ __all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "Transport
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
-_PLACES = (0, 1, -1)  # that a measure in the plane is turned by, in angles between directions
-_TURNS, _TRAINING_TURNS = 3, 5  # that optimal maps in the plane or in space are found in
+_TURNS, _TRAINING_TURNS = 3, 5  # that a measure is seen in, and those learned from where optimal maps are found in each
+_PLACES = (0, 1, -1, 2, -2)  # that a measure in the plane is turned by, in angles between directions of slices
+_DEGREES = 15.0  # that an axis moves in turns of optimal maps alone
 _COPY_BYTES = 400_000_000
-_MAPPED_COPIES = 12_000  # of measures, in all copies together, where each takes exact solves
+_MAPPED = 12_000  # measures, in all copies and by all references together, where each takes an exact solve
+_MAPPED_IN_TURNS = 100_000  # measures, in all turns together
 FEW_MEASURES = 200  # to learn from: of fewer, what the features tell by themselves counts most
 _REFERENCE_ATOMS, _TURNED_ATOMS = 256, 128  # the fewer where each turn takes a solve
 _NUMBERS = 4_096  # of features, about: a linear map of them has as many squared
@@ -107,7 +109,7 @@ class GeometricEncoding(Encoding):
 class _FeatureEncoding(GeometricEncoding):
     """Features of the centred measure, and a perceptron that learns what they miss.
 
-    In the plane, where turns keep all distances, features that tell of turned measures too are seen in three turns.
+    Where turns keep all distances, features that tell of turned measures too are seen in three turns.
     """
 
     module: PerceptronEncoder | ProjectionEncoder | TurnedEncoder
@@ -129,24 +131,25 @@ class _FeatureEncoding(GeometricEncoding):
         self.module = self.network(self.shown, self.dim - self.exact_dim)
 
     @property
-    def turns(self) -> Float64[np.ndarray, "turns shown inputs"] | None:
+    def turns(self) -> Float32[np.ndarray, "turns shown inputs"] | None:
         """Maps of the inputs to what is seen of a measure in each turn, unturned first; None where there are none."""
-        turns = self._turns
-        if turns is None:
+        rotations = self._rotations
+        if rotations is None:
             return None
-        maps = [self._turned_features(number) for number in range(len(turns))]
+        maps = [self._turned(number) for number in range(len(rotations))]
         if self.beside:
-            maps = [block_diag(features, turn) for features, turn in zip(maps, turns, strict=True)]
+            maps = [block_diag(turned, turn.astype(np.float32)) for turned, turn in zip(maps, rotations, strict=True)]
         return np.stack(maps)
 
     @property
-    def _turns(self) -> Float64[np.ndarray, "turns dim dim"] | None:
-        return planar_turns(_PLACES) if self.cost.is_euclidean and len(self.centre) == 2 else None
+    def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
+        """Of the measures, in each turn."""
+        return None
 
-    def _turned_features(self, number: int) -> Float64[np.ndarray, "shown features"]:
+    def _turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
         """The map of the features to those of the measure in one turn."""
-        assert not isinstance(self.features, LinearTransport)
-        return self.features.turned(_PLACES[number])
+        assert not isinstance(self.features, SlicedQuantiles)
+        return self.features.turned(number)
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -193,7 +196,7 @@ class _FeatureEncoding(GeometricEncoding):
     ) -> Float32[np.ndarray, "turns n shown"]:
         """What is seen of measures in each turn."""
         copies = np.empty((len(turns), len(placed), self.shown), dtype=np.float32)
-        maps = turns.astype(np.float32).transpose(0, 2, 1)
+        maps = turns.transpose(0, 2, 1)
         for start in range(0, len(placed), _BLOCK):
             block = placed[start : start + _BLOCK]
             show = progress and of_block(progress, start, len(block), len(placed))
@@ -205,9 +208,10 @@ class _FeatureEncoding(GeometricEncoding):
 
     def _make_room(self) -> None:
         """For the weights of an encoder that is trained."""
-        if self._turns is not None:
+        rotations = self._rotations
+        if rotations is not None:
             inputs = self.features.size + self.beside
-            self.module = TurnedEncoder(inputs, self.dim - self.exact_dim, len(self._turns))
+            self.module = TurnedEncoder(inputs, self.dim - self.exact_dim, len(rotations))
 
     @abstractmethod
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray: ...
@@ -277,6 +281,13 @@ class QuantileEncoding(_FeatureEncoding):
     def arrays(self) -> dict[str, np.ndarray]:
         return super().arrays() | {"directions": self.features.directions}
 
+    @property
+    def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
+        return planar_turns(_PLACES[:_TURNS]) if self.cost.is_euclidean and len(self.centre) == 2 else None
+
+    def _turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
+        return self.features.turned(_PLACES[number])
+
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed)
 
@@ -291,12 +302,28 @@ class _MappedEncoding(_FeatureEncoding):
     def rate_for(self, pairs: int) -> float:
         return super().rate_for(pairs) * min(pairs / USUAL_PAIRS, 1.0)  # few pairs spoil what is good
 
+    @property
+    def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
+        return self.features.turns
+
+    def copies(
+        self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "copies n shown"]:
+        if self._rotations is not None:
+            self.features = self.features.first_turns(_training_turns(len(measures)))
+        return super().copies(measures, unit, seed, n_jobs, progress)
+
+    def finish(self, examples: Examples) -> None:
+        if self._rotations is not None:
+            self.features = self.features.first_turns(_TURNS)
+        super().finish(examples)
+
     def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
         turns = self.turns
         if turns is None:
             return super().inputs_of(copies)
         back = turns / np.square(turns).sum(axis=(0, 1))  # rows are orthogonal: each turn is turned back by itself
-        return np.asarray(np.matmul(copies[: len(turns)], back.astype(np.float32)).sum(axis=0))
+        return np.asarray(np.matmul(copies[: len(turns)], back).sum(axis=0))
 
     def _featured(self, placed: Measures, n_jobs: int, progress: Progress | None) -> np.ndarray:
         return self.features(placed, n_jobs, progress)
@@ -306,7 +333,8 @@ class TransportEncoding(_MappedEncoding):
     """Linear optimal transport of the centred measure, each map found exactly.
 
     In the plane and in space, where turns keep all distances, it is to one reference in three turns, and learned from
-    in five; elsewhere to two references.
+    in five. The vectors stand side by side: axes of few measures would not hold those of others. So where they are to
+    be short, and elsewhere, it is to two references.
     """
 
     kind = "transport"
@@ -319,13 +347,13 @@ class TransportEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        is_turned = cost.is_euclidean and 2 <= placed.dim <= cls.most_turned
+        is_turned = dim is None and cost.is_euclidean and 2 <= placed.dim <= cls.most_turned
         references = 1 if is_turned else cls.references
         atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (references * placed.dim)), cls.least_atoms)
         features = LinearTransport.build(placed, atoms, seed, references)
         if is_turned:
-            turns = min(max(_MAPPED_COPIES // len(placed), _TURNS), _TRAINING_TURNS)
-            features = features.facing(np.stack(cost.isometries(placed.dim, turns, np.random.default_rng([seed, 3]))))
+            rng = np.random.default_rng([seed, 3])
+            features = features.facing(np.stack(cost.isometries(placed.dim, _TRAINING_TURNS, rng, _DEGREES)))
         return cls(cost, features, centre, dim, places)
 
     @classmethod
@@ -338,28 +366,19 @@ class TransportEncoding(_MappedEncoding):
         return encoding
 
     def finish(self, examples: Examples) -> None:
-        turns = self.features.turns
-        if turns is not None and examples.reconstruction is None:
-            self.features = self.features.facing(turns[:_TURNS])
-            if self.dim == self.shown + self.exact_dim:  # all there is: axes of few measures would not hold it
-                self.dim = _TURNS * self.shown + self.exact_dim
-        elif turns is not None:  # a decoder that was trained along reads the vectors of one turn
+        if self._rotations is not None and examples.reconstruction is None:
+            self.dim = _TURNS * self.shown + self.exact_dim
+        elif self._rotations is not None:  # a decoder that was trained along reads the vectors of one turn
             self.features = LinearTransport(self.features.references[:1])
         super().finish(examples)
 
     def _affordable_copies(self, measures: int) -> int:
         if self.features.turns is not None:
-            return len(self.features.turns)
+            return len(self.features.turns)  # each is a part of the features
         if not self.cost.is_euclidean:  # any turn of the globe, say, makes measures of another kind
             return 1
-        return max(1, min(super()._affordable_copies(measures), _MAPPED_COPIES // (2 * measures)))
-
-    @property
-    def _turns(self) -> Float64[np.ndarray, "turns dim dim"] | None:
-        return self.features.turns
-
-    def _turned_features(self, number: int) -> Float64[np.ndarray, "shown features"]:
-        return self.features.turned(number)
+        affordable = _MAPPED // (len(self.features.references) * measures)
+        return max(1, min(super()._affordable_copies(measures), affordable))
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
@@ -389,7 +408,8 @@ class CombinedEncoding(_MappedEncoding):
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "CombinedEncoding":
         slices = SlicedQuantiles(arrays["directions"], description["levels"])
-        features = SlicesAndMaps(slices, LinearTransport(arrays["references"], planar_turns(_PLACES)), _PLACES)
+        places = _PLACES[:_TURNS]
+        features = SlicesAndMaps(slices, LinearTransport(arrays["references"], planar_turns(places)), places)
         encoding = cls(cost, features, arrays["centre"], dim, None)
         encoding._make_room()
         return encoding
@@ -407,7 +427,7 @@ class CombinedEncoding(_MappedEncoding):
         """About how many pairs of such measures are solved in the time that it takes to see all of them."""
         atoms = np.array([measures.sizes.mean()])
         share = work_of(atoms, np.array([_TURNED_ATOMS])) / work_of(atoms, atoms)
-        return float(len(_PLACES) * len(measures) * share[0])
+        return float(_training_turns(len(measures)) * len(measures) * share[0])
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind, "levels": self.features.slices.levels}
@@ -424,7 +444,7 @@ class CombinedEncoding(_MappedEncoding):
         return relative_distance_error  # it is for measures that are nearly alike as much as for others
 
     def _affordable_copies(self, measures: int) -> int:
-        return len(_PLACES)  # what takes long, and is needed in each turn once it is trained, are the maps
+        return len(self.features.places)  # what takes long are the maps, which are there for each
 
 
 class LinearEncoding(TransportEncoding):
@@ -441,6 +461,11 @@ class LinearEncoding(TransportEncoding):
         return 1
 
 
+def _training_turns(measures: int) -> int:
+    """That so many measures are learned from in, where each turn takes an exact solve."""
+    return min(max(_MAPPED_IN_TURNS // measures, _TURNS), _TRAINING_TURNS)
+
+
 def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
     """The factor on a linear map of the features that makes its distances fit the training pairs."""
     pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
@@ -453,7 +478,7 @@ def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
 
 def _views(copies: np.ndarray, turns: np.ndarray, rows: np.ndarray) -> Iterator[Float32[np.ndarray, "turns _ shown"]]:
     """Of these measures what is seen in each turn, in blocks; copies that are not there are turned from the first."""
-    missing = turns[len(copies) :].astype(np.float32).transpose(0, 2, 1)
+    missing = turns[len(copies) :].transpose(0, 2, 1)
     for start in range(0, len(rows), _BLOCK):
         there = copies[: len(turns), rows[start : start + _BLOCK]]
         yield np.concatenate([there, there[:1] @ missing]) if len(missing) else there

@@ -15,7 +15,6 @@ __all__ = ["METRICS", "GroundCost"]
 
 METRICS = ("euclidean", "cityblock", "chebyshev", "great-circle", "great-circle-degrees")
 _MOST_AXES = 64  # of a multidimensional scaling
-_SMALL_ANGLE = np.deg2rad(15)  # that turns move an axis by, to make other measures of the same kind
 _SAFE = 1e100  # coordinates beyond it, or below its inverse, could overflow or vanish when squared
 
 
@@ -214,12 +213,14 @@ class GroundCost:
             return measures
         return Measures(measures.offsets, support, measures.weights, measures.atoms, measures.grid)
 
-    def isometries(self, dim: int, count: int, rng: np.random.Generator) -> list[Float64[np.ndarray, "dim dim"]]:
+    def isometries(
+        self, dim: int, count: int, rng: np.random.Generator, degrees: float = 10.0
+    ) -> list[Float64[np.ndarray, "dim dim"]]:
         """Random orthogonal maps of `coordinates` that keep every distance, the identity first; at most `count`.
 
-        For the euclidean metric small rotations and their inverses, which make measures of the same kind, in the plane
-        by ever smaller angles; for the sphere any rotation; for cityblock and chebyshev reflections of the axes; for a
-        matrix none.
+        For the euclidean metric rotations that move an axis by so many degrees (their root mean square), and their
+        inverses, which make measures of the same kind, in the plane by ever smaller angles; for the sphere any
+        rotation; for cityblock and chebyshev reflections of the axes; for a matrix none.
         """
         maps = [np.eye(dim)]
         while len(maps) < count and isinstance(self.metric, str):
@@ -227,7 +228,7 @@ class GroundCost:
                 maps.append(np.linalg.qr(rng.standard_normal((dim, dim)))[0])
             elif self.metric == "euclidean" and dim > 1:
                 turn = np.triu(rng.standard_normal((dim, dim)), 1)
-                turn *= _SMALL_ANGLE * np.sqrt(dim / 2) / np.linalg.norm(turn)
+                turn *= np.deg2rad(degrees) * np.sqrt(dim / 2) / np.linalg.norm(turn)
                 if dim == 2:
                     turn /= 1 + len(maps) // 2
                 maps += [scipy.linalg.expm(turn - turn.T), scipy.linalg.expm(turn.T - turn)]
