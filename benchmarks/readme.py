@@ -87,10 +87,20 @@ def left_out() -> str:
     return "\n".join(rows)
 
 
+def encode() -> str:
+    """What encoding takes of each kind of measures, by the encoder that learned from them."""
+    rows = ["| measures | atoms, in the mean | encoder | ms to encode one |", "|---|--:|---|--:|"]
+    for task, found in recorded("accuracy")["results"].items():
+        milliseconds = 1000 * found["methods"]["wembed"]["seconds_a_measure"]["median"]
+        rows.append(f"| {task} | {found['mean_atoms']:.0f} | {found['encoder']} | {milliseconds:.2g} |")
+    return "\n".join(rows)
+
+
 def rounds() -> str:
     rows = [
-        "| wish | seconds | pairs | relative error | recall@10 | validation error | pays from, measures |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| wish | seconds | pairs | relative error | recall@10 | validation error | pays from, measures "
+        "| pairs solved a second |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     forms = {
         "seconds": ",.0f",
@@ -101,7 +111,10 @@ def rounds() -> str:
         "break_even": ",.0f",
     }
     for wish, found in recorded("rounds")["results"]["wishes"].items():
-        rows.append(f"| {wish} | {' | '.join(cell(found[key], form) for key, form in forms.items())} |")
+        solved = sorted(1 / curve["seconds_a_pair"] for curve in found["curves"])
+        solving = {"min": solved[0], "median": solved[len(solved) // 2], "max": solved[-1]}
+        cells = [*(cell(found[key], form) for key, form in forms.items()), cell(solving, ",.0f")]
+        rows.append(f"| {wish} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -320,7 +333,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "speed": speed,
         "scale": scale,
     },
-    "docs/choosing.md": {"left-out": left_out, "index": index},
+    "docs/choosing.md": {"encode": encode, "left-out": left_out, "index": index},
     "docs/geometry.md": {"geometry": geometry, "together": together},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {
