@@ -30,6 +30,26 @@ def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
         assert readme.generated(name, text) == text
 
 
+def test_what_it_says_of_the_table_of_kinds_is_so() -> None:
+    results = benchmark("readme").recorded("accuracy")["results"]
+    outrun = []
+    for task, found in results.items():
+        for name, marks in found["methods"].items():
+            method, _, where = name.partition(" on ")
+            own = found["methods"].get(f"wembed on {where}" if where else "wembed")
+            if method == "floor" or method.startswith("wembed"):
+                continue
+            assert own["relative_error"]["median"] < marks["relative_error"]["median"], (task, name)
+            if "recall_at_10" in marks and own["recall_at_10"]["median"] < marks["recall_at_10"]["median"]:
+                outrun.append((task, name))
+                faces = where == "quickdraw/face"
+                assert not faces or own["recall_at_10"]["max"] > marks["recall_at_10"]["median"]
+    faces = ("doodles, W_2", "linear OT, 256 atoms on quickdraw/face")
+    of_regions = {(task, name) for task, name in outrun if task.startswith("regions")}
+    assert set(outrun) == {faces} | of_regions
+    assert ("regions on the globe, W_1", "centroids") in of_regions
+
+
 @pytest.mark.filterwarnings("ignore::wembed.UnusualWarning")
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
