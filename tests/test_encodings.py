@@ -23,6 +23,8 @@ from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.features import LinearTransport
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, QuantileEncoding, TransportEncoding
 from wembed.learning.training import Examples
+from wembed.solved import Solved
+from wembed.transport.pairs import Split
 
 DIM = 6
 
@@ -480,8 +482,24 @@ def test_measures_that_are_all_the_same_are_no_distance_apart(dim: int) -> None:
     points = np.arange(3.0 * dim).reshape(3, dim)
     same = Measures.from_point_clouds([points[[*range(3)] * k] for k in range(1, 41)])  # the atoms in ever more parts
     embedder = Embedder(pairs=300, training=TrainingSettings(steps=5), n_jobs=1).fit(same)
-    assert embedder.encoder_ != "linear"
     np.testing.assert_allclose(embedder.pairwise(same), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "closer"),
+    [(0.012, 0.03, True), (0.006, 0.03, False), (-0.02, 0.03, False), (1e-3, 0.0, True), (1e-8, 0.0, False)],
+)
+def test_closer_is_what_gains_more_than_chance_and_rounding_bring(
+    gain: float, spread: float, closer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = np.stack(np.triu_indices(15, 1), axis=1)  # a standard error of a 15th of the variance, not of a 105th
+    noise = np.resize([-1.0, 1.0], len(pairs))
+    before, after = np.full(len(pairs), 0.1), 0.1 - gain - spread * (noise - noise.mean())
+    one, other = object.__new__(Candidate), object.__new__(Candidate)
+    monkeypatch.setattr(Candidate, "_errors", lambda self, _: after if self is one else before)
+    none, ones = np.empty((0, 2), dtype=np.int64), np.ones(len(pairs))
+    solved = Solved(Split.draw(40), none, np.empty(0), pairs, ones, none, np.empty(0), len(pairs), "")
+    assert one.is_closer(other, solved) == closer
 
 
 @pytest.mark.parametrize("softness", [1e-3, 1.0, 1e3])

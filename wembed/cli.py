@@ -990,6 +990,8 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
         row(f"recall@10, queries: {report.queries}", "recall_at_10", ".3f")
+    elif report.queries:
+        _say(f"no recall@10: that takes more than 20 unseen measures, and there are {report.measures}")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
     row("predicted/exact at 99 %", "ratio_p99", ".3f")
     console = Console(stderr=True)

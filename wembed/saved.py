@@ -72,7 +72,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         description = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ReadError(f"{folder} holds no model; fit one with wembed fit or Embedder.save") from error
+        raise ReadError(f"{folder} holds no model; give a folder that wembed fit or Embedder.save wrote") from error
     except ValueError as error:
         raise ArtifactError(f"{file} is damaged: {error}; fit the model again") from error
     try:
