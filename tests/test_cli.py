@@ -81,9 +81,24 @@ def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
     same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
-    code, _, _ = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, *same)
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, *same)
     assert code == 0
+    assert f"the model before, in {fitted_run / 'model'}, is replaced" in err
     assert {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")} == before
+
+
+def test_few_measures_have_few_pairs_and_no_recall_and_that_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = np.random.default_rng(0).normal(size=(40, 3, 2))
+    np.savez(tmp_path / "clouds.npz", points=points.reshape(-1, 2), sizes=np.full(40, 3), weights=np.ones(120))
+    steps = ("--steps", 3, "--encoder", "quantiles", "--jobs", 1)
+    code, _, err = run(capsys, "fit", tmp_path / "clouds.npz", "--out", tmp_path / "run", "--pairs", 5_000, *steps)
+    assert code == 0, err
+    assert re.search(r"[\d,]+ pairs of the 5,000 that were asked for: parts of the collection hold no more", err)
+    assert "because so many are in the store" in err
+    assert "replaced" not in err
+    assert re.search(r"no recall@10: that takes more than 20 unseen measures, and there are \d", err)
 
 
 def test_fit_in_rounds_tells_what_they_brought(

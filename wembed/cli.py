@@ -196,7 +196,7 @@ def fit(
 
     Where OUT/distances holds pairs already, those are taken, unless more are asked for.
     """
-    from wembed.embedder import Embedder, evaluate
+    from wembed.embedder import NEARLY, Embedder, evaluate
     from wembed.learning.training import TrainingSettings
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
@@ -233,7 +233,12 @@ def fit(
             settings["pairs"] = wanted
         with bar(True, "exact distances", unit="pairs") as show:
             store = run(measures, folder, cost=cost, n_jobs=jobs, progress=show, **settings)
+        asked = settings["pairs"]
+        if asked != "all" and len(store) < NEARLY * asked:
+            _say(f"{len(store):,} pairs of the {asked:,} that were asked for: parts of the collection hold no more")
         embedder.fit(measures, distances=store, checkpoint=checkpoint)
+    if (out / "model").exists():
+        _say(f"the model before, in {out / 'model'}, is replaced")
     embedder.save(out / "model")
     unseen = measures[embedder.split_.test]
     with bar(True, "unseen measures", unit="pairs") as show:

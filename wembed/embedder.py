@@ -58,7 +58,7 @@ from wembed.unusual import warn, warn_of_unusual
 __all__ = ["Embedder", "evaluate", "load"]
 
 _MOST_NUMBERS = 65_536  # in a vector
-_NEARLY = 0.9  # of the pairs that were asked for: cliques leave some over
+NEARLY = 0.9  # of the pairs that were asked for: cliques leave some over
 _PROBE_SECONDS, _PROBED = 0.2, 10_000  # to see how long an exact solve takes: at least, and pairs at most
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
 _FEWEST_MEASURES, _FEWEST_PAIRS = 24, 100  # to calibrate on
@@ -217,7 +217,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         curve = in_rounds(learn, most, wish) if in_turn else learn(most)
-        if not (in_turn or all_there_are) and solved.total < _NEARLY * int(self.pairs):
+        if not in_turn and distances is not None:
+            curve = replace(curve, stopped="so many are in the store")
+        elif not in_turn and solved.total < NEARLY * int(self.pairs):
             stopped = f"of the {int(self.pairs):,} that were asked for, parts of the collection hold no more"
             curve = replace(curve, stopped=stopped)
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
