@@ -248,6 +248,8 @@ def test_clouds_are_decoded_by_what_was_trained_along(encoder: str, dim: int, tm
     training = replace(JOINT, steps=30)
     embedder = Embedder(encoder=encoder, pairs=800, n_jobs=1, training=training, calibration=0)
     embedder.fit(measures[:120])
+    turns = embedder._learned.encoding.turns
+    assert (turns is None) == (encoder == "transport")  # whose vectors of three turns would be longer
     made = embedder.decode(embedder.transform(measures[120:]))
     np.testing.assert_allclose(made.centroids(), measures[120:].centroids(), atol=1e-4)
     about = [centred(measures[120:]), centred(made)]
