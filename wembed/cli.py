@@ -234,7 +234,7 @@ def fit(
         with bar(True, "exact distances", unit="pairs") as show:
             store = run(measures, folder, cost=cost, n_jobs=jobs, progress=show, **settings)
         asked = settings["pairs"]
-        if asked != "all" and len(store) < NEARLY * asked:
+        if isinstance(asked, int) and len(store) < NEARLY * asked:
             _say(f"{len(store):,} pairs of the {asked:,} that were asked for: parts of the collection hold no more")
         embedder.fit(measures, distances=store, checkpoint=checkpoint)
     if (out / "model").exists():
