@@ -81,17 +81,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             others as many as they see.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
-        encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a
-            perceptron, in the plane and in space under the euclidean metric to one reference in three turns (unless
-            there is a `dim`), else to two references; "combined", in the plane under the euclidean metric, sliced
-            quantiles and linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn",
-            entropic linear optimal transport to a learned reference, and roots of the covariance; "dwe", the network
-            of the method's paper, for images; "linear", linear optimal transport to one reference, with nothing
-            learned; or "auto":
-            quantiles on a line and in the plane; transport where there are fewer than 200 training measures, and
-            beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a decoder trained
-            along, and unless a wish of `fit` ends that before, "auto" learns transport as well where linear is closer
-            to validation pairs, and combined where it comes within one and a half times the error; that, or linear, is
+        encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a perceptron,
+            in the plane and in space under the euclidean metric to one reference in three turns (unless there is a
+            `dim`), else to two references; "combined", in the plane under the euclidean metric, sliced quantiles and
+            linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn", entropic linear
+            optimal transport to a learned reference, and roots of the covariance; "dwe", the network of the method's
+            paper, for images; "linear", linear optimal transport to one reference, with nothing learned; or "auto":
+            quantiles on a line and in the plane; transport where there are fewer than 200 training measures, and beyond
+            the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a decoder trained along, and
+            unless a wish of `fit` ends that before, "auto" learns transport as well where linear is closer to
+            validation pairs, and combined where it comes within one and a half times the error; that, or linear, is
             taken where it is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.

@@ -213,8 +213,7 @@ class Candidate:
         """Whether it is closer to the first validation distances than another, by more than chance.
 
         By that is meant that the mean of the differences of their errors is more than its standard error, as if each
-        measure gave one difference, for pairs that share a measure are not independent, and more than rounding. With
-        twice that, a collection of 150 measures kept what was twice as far off.
+        measure gave one difference, for pairs that share a measure are not independent, and more than rounding.
         """
         gains = other._errors(solved) - self._errors(solved)
         measures = len(np.unique(solved.validation_pairs))
@@ -244,9 +243,9 @@ class Suited(NamedTuple):
 def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float) -> Suited:
     """Learn the encoder that was asked for, or else the one that suits.
 
-    Left to choose, and unless the error is small enough, it learns from optimal maps alone as well
-    where linear optimal transport is closer to some validation pairs. Of what was learned first, what was learned from
-    maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
+    Left to choose, and unless the error is small enough, it learns from optimal maps alone as well where linear optimal
+    transport is closer to some validation pairs. Of what was learned first, what was learned from maps, and linear
+    optimal transport, it takes a later one only where that is closer by more than chance.
 
     Args:
         measures: the collection.

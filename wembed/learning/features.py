@@ -229,9 +229,9 @@ class SlicesAndMaps:
         return SlicesAndMaps(self.slices, self.maps.first_turns(count), self.places[:count])
 
     @property
-    def turns(self) -> Float64[np.ndarray, "turns 2 2"]:
+    def turns(self) -> Float64[np.ndarray, "turns 2 2"] | None:
         """Rotations of the plane, the first none."""
-        return planar_turns(self.places)
+        return self.maps.turns
 
     @property
     def size(self) -> int:

@@ -142,14 +142,13 @@ class _FeatureEncoding(GeometricEncoding):
         return np.stack(maps)
 
     @property
+    @abstractmethod
     def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
-        """Of the measures, in each turn."""
-        return None
+        """Of the measures, in each turn; None where there are none."""
 
+    @abstractmethod
     def _turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
         """The map of the features to those of the measure in one turn."""
-        assert not isinstance(self.features, SlicedQuantiles)
-        return self.features.turned(number)
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -305,6 +304,9 @@ class _MappedEncoding(_FeatureEncoding):
     @property
     def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
         return self.features.turns
+
+    def _turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
+        return self.features.turned(number)
 
     def copies(
         self, measures: Measures, unit: float, seed: int, n_jobs: int = 1, progress: Progress | None = None
