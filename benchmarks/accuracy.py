@@ -73,7 +73,7 @@ SPHERE = GroundCost("great-circle-degrees", 1)
 TASKS = {
     "mnist, W_2": Task("mnist", W2),
     "mnist, W_2, 1,000,000 pairs": Task("mnist", W2, pairs=1_000_000),
-    "mnist, W_2, 1,000,000 pairs, combined": Task("mnist", W2, pairs=1_000_000, settings={"encoder": "combined"}),
+    "mnist, W_2, 1,000,000 pairs, quantiles": Task("mnist", W2, pairs=1_000_000, settings={"encoder": "quantiles"}),
     "mnist, W_2, 100 digits": Task("mnist", W2, pairs=4_950, known=100),
     "digits of 8 x 8, W_2": Task("digits", W2),
     "doodles, W_2": Task("quickdraw", W2, others=("quickdraw/cat", "quickdraw/crab", "quickdraw/face")),

@@ -409,22 +409,30 @@ def test_maps_after_rounds_go_on_where_they_were_interrupted_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    ("quick", "cost", "dim", "share", "name"),
+    ("quick", "cost", "dim", "share", "pairs", "name"),
     [
-        ("quantiles", GroundCost(), 2, 0.9, "transport"),
-        ("quantiles", GroundCost(order=1), 2, 1.4, "combined"),
-        ("quantiles", GroundCost(), 2, 1.6, None),
-        ("quantiles", GroundCost("cityblock"), 2, 1.4, None),
-        ("quantiles", GroundCost(), 1, 1.4, None),
-        ("sinkhorn", GroundCost(), 3, 0.9, "transport"),
-        ("sinkhorn", GroundCost(), 3, 1.4, None),
-        ("transport", GroundCost(), 2, 0.9, None),
+        ("quantiles", GroundCost(), 2, 0.9, 100, "transport"),
+        ("quantiles", GroundCost(order=1), 2, 1.4, 100, "combined"),
+        ("quantiles", GroundCost(), 2, 1.6, 100, None),
+        ("quantiles", GroundCost(), 2, 1.6, 10**6, "combined"),
+        ("quantiles", GroundCost("cityblock"), 2, 1.4, 10**6, None),
+        ("quantiles", GroundCost(), 1, 1.4, 10**6, None),
+        ("sinkhorn", GroundCost(), 3, 0.9, 100, "transport"),
+        ("sinkhorn", GroundCost(), 3, 1.4, 10**6, None),
+        ("transport", GroundCost(), 2, 0.9, 10**6, None),
     ],
 )
-def test_maps_are_tried_where_they_may_be_closer(
-    quick: str, cost: GroundCost, dim: int, share: float, name: str | None
+def test_maps_are_tried_where_they_may_be_closer_or_take_little(
+    quick: str, cost: GroundCost, dim: int, share: float, pairs: int, name: str | None
 ) -> None:
-    assert slower(quick, cost, clouds(0, dim=dim), share) == name
+    assert slower(quick, cost, clouds(0, dim=dim), share, pairs) == name
+
+
+def test_maps_take_little_where_four_times_as_many_pairs_were_solved() -> None:
+    measures = clouds(0, dim=2)
+    enough = int(4 * CombinedEncoding.solves(measures)) + 1
+    tried = [slower("quantiles", GroundCost(), measures, 2.0, pairs) for pairs in (enough - 2, enough)]
+    assert tried == [None, "combined"]
 
 
 def test_a_second_encoder_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,7 +265,8 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
         linear = Candidate.calibrated(measures, few, recipe, Learned(plain, found.learned.unit))
         error = found.error(few)
         compared[LinearEncoding.kind] = linear.error(few)
-        second = slower(first, recipe.cost, members, linear.error(few) / error if error else np.inf)
+        share = linear.error(few) / error if error else np.inf
+        second = slower(first, recipe.cost, measures[solved.learned_from], share, solved.total)
         if second == TransportEncoding.kind:
             found, compared[second] = learn_closer(measures, solved, recipe, second, checkpoint, found)
             second = None

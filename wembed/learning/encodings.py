@@ -28,6 +28,7 @@ __all__ = ["ENCODINGS", "PixelEncoding", "slower", "suited"]
 _PAPER_DIM = 50  # of DWE
 _FEW_ATOMS = 64  # in the largest measure
 _WORTH_MAPS = 1.5  # digits, which slices tell nearly all of, have 1.75, doodles 1.3
+_CHEAP_MAPS = 0.25  # of the work of the pairs: then more is gained by maps than by more pairs
 
 
 class PixelEncoding(Encoding):
@@ -97,21 +98,25 @@ def suited(cost: GroundCost, measures: Measures) -> str:
     return TransportEncoding.kind if dim == 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
 
 
-def slower(quick: str, cost: GroundCost, measures: Measures, share: float) -> str | None:
+def slower(quick: str, cost: GroundCost, measures: Measures, share: float, pairs: int) -> str | None:
     """The name of an encoding that takes optimal maps to encode with, and may be closer than the one that suits.
 
     Args:
         quick: the one that suits.
         cost: the ground cost.
-        measures: the training measures.
+        measures: those that are learned from.
         share: the error of linear optimal transport, as a share of that of the quick one.
+        pairs: that were solved.
 
     Returns:
-        Maps alone where linear optimal transport is closer, maps beside slices where it comes near, in
-        the plane; else None, and where the quick one has such maps itself.
+        Maps alone where linear optimal transport is closer; maps beside slices, in the plane, where it comes near, or
+        where maps take little beside what the pairs took; else None, and where the quick one has such maps itself.
     """
     if quick == TransportEncoding.kind:
         return None
     if share < 1:
         return TransportEncoding.kind
-    return CombinedEncoding.kind if share < _WORTH_MAPS and cost.is_euclidean and measures.dim == 2 else None
+    if not (cost.is_euclidean and measures.dim == 2):
+        return None
+    worth = share < _WORTH_MAPS or CombinedEncoding.solves(measures) <= _CHEAP_MAPS * pairs
+    return CombinedEncoding.kind if worth else None
