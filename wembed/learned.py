@@ -17,7 +17,7 @@ from wembed.learning.curve import LearningCurve
 from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_decoding, joint_decoding
 from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
-from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
@@ -244,8 +244,8 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
     """Learn the encoder that was asked for, or else the one that suits.
 
     Left to choose, and unless the error is small enough, it learns from optimal maps alone as well where linear optimal
-    transport is closer to some validation pairs. Of what was learned first, what was learned from maps, and linear
-    optimal transport, it takes a later one only where that is closer by more than chance.
+    transport is closer to some validation pairs, and on the sphere. Of what was learned first, what was learned from
+    maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
 
     Args:
         measures: the collection.
@@ -267,7 +267,7 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
         compared[LinearEncoding.kind] = linear.error(few)
         share = linear.error(few) / error if error else np.inf
         second = slower(first, recipe.cost, measures[solved.learned_from], share, solved.total)
-        if second == TransportEncoding.kind:
+        if second is not None and second != CombinedEncoding.kind:
             found, compared[second] = learn_closer(measures, solved, recipe, second, checkpoint, found)
             second = None
         if linear.is_closer(found, few):

@@ -70,7 +70,7 @@ class Portraits:
             return cls(measures, labels=named, numbers=counted)
         if cost is not None and not isinstance(cost.metric, str):
             measures = cost.coordinates(measures)
-        turned = cost is not None and isinstance(cost.metric, str) and cost.metric.startswith("great-circle")
+        turned = cost is not None and cost.is_great_circle
         if measures.dim < 3:
             return cls(measures, labels=named, turned=turned, numbers=counted)
         some = measures[np.unique(np.linspace(0, len(measures) - 1, _LEARNED_FROM).astype(int))]

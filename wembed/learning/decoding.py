@@ -445,7 +445,7 @@ def suited_decoding(measures: Measures, cost: GroundCost) -> tuple[type[Decoding
         SettingError: clouds under a metric that is not of flat space.
     """
     kind = _suited(measures)
-    flat = isinstance(cost.metric, str) and not cost.metric.startswith("great-circle")
+    flat = isinstance(cost.metric, str) and not cost.is_great_circle
     if kind is CloudDecoding and not flat:
         raise SettingError("clouds are decoded in flat space alone; under this cost give histograms")
     return kind, flat

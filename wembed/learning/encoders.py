@@ -10,7 +10,14 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder", "TurnedEncoder"]
+__all__ = [
+    "AuxiliaryHead",
+    "DWEEncoder",
+    "LinearEncoder",
+    "PerceptronEncoder",
+    "ProjectionEncoder",
+    "TurnedEncoder",
+]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
@@ -128,6 +135,32 @@ class TurnedEncoder(nn.Module):
         hidden = nn.functional.gelu(self.first(features)).reshape(-1, self.second.in_features)
         hidden = nn.functional.gelu(self.second(hidden)).reshape(len(features), -1)
         vectors: torch.Tensor = self.linear(features) + self.last(hidden)
+        return vectors
+
+
+class LinearEncoder(nn.Module):
+    """A linear map that starts as the features, or their principal components where fewer numbers are wanted."""
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, dim, bias=False)
+
+    def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
+        """Set the starting point from the features of the training measures."""
+        dim, numbers = self.linear.weight.shape
+        principal = torch.eye(numbers) if dim >= numbers else _principal_axes(torch.from_numpy(features), dim)
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            self.linear.weight[: len(principal)] = principal
+
+    def lengthen(self, factor: float) -> None:
+        """Multiply the map."""
+        with torch.no_grad():
+            self.linear.weight.mul_(factor)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, dim) of features (n, features)."""
+        vectors: torch.Tensor = self.linear(features)
         return vectors
 
 

@@ -24,7 +24,7 @@ from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, of_block, work_of
 
-__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
+__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding", "starting_scale"]
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
@@ -77,7 +77,7 @@ class GeometricEncoding(Encoding):
     def check(self, measures: Measures) -> None:
         self.cost.check(measures)
         if isinstance(self.cost.metric, str):
-            expected = 2 if self.cost.metric.startswith("great-circle") else len(self.centre)
+            expected = 2 if self.cost.is_great_circle else len(self.centre)
             if measures.dim != expected:
                 raise MeasureError(
                     f"the measures have dimension {measures.dim}; this model was fitted on dimension {expected}"
@@ -160,7 +160,7 @@ class _FeatureEncoding(GeometricEncoding):
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
         if isinstance(self.module, PerceptronEncoder):
-            self.module.lengthen(_starting_scale(self.module.linear, examples, self.loss))
+            self.module.lengthen(starting_scale(self.module.linear, examples, self.loss))
 
     def finish(self, examples: Examples) -> None:
         turns = self.turns
@@ -468,7 +468,7 @@ def _training_turns(measures: int) -> int:
     return min(max(_MAPPED_IN_TURNS // measures, _TURNS), _TRAINING_TURNS)
 
 
-def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
+def starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
     """The factor on a linear map of the features that makes its distances fit the training pairs."""
     pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
     used, place = np.unique(pairs, return_inverse=True)

@@ -236,7 +236,7 @@ def _unit(measures: Measures, cost: GroundCost) -> float:
     if not isinstance(cost.metric, str):
         return float(cost.metric.max()) or 1.0
     extent = float(np.abs(measures.support).max(initial=0.0))
-    safe = extent == 0 or 1 / _SAFE < extent < _SAFE or cost.metric.startswith("great-circle")
+    safe = extent == 0 or 1 / _SAFE < extent < _SAFE or cost.is_great_circle
     return 1.0 if safe else extent
 
 

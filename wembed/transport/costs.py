@@ -113,6 +113,11 @@ class GroundCost:
         return isinstance(self.metric, str) and self.metric == "euclidean"
 
     @property
+    def is_great_circle(self) -> bool:
+        """Whether the metric is an angle on the sphere, in radians or degrees."""
+        return isinstance(self.metric, str) and self.metric.startswith("great-circle")
+
+    @property
     def splits_translation(self) -> bool:
         """Whether W(mu, nu)^2 = |mean mu - mean nu|^2 + W(centred mu, centred nu)^2, as for euclidean W_2."""
         return self.is_euclidean and self.order == 2
@@ -136,7 +141,7 @@ class GroundCost:
                 raise SettingError(
                     f"the cost matrix is for {len(self.metric)} points and the support has {len(measures.support)}"
                 )
-        elif self.metric.startswith("great-circle"):
+        elif self.is_great_circle:
             if measures.dim != 2:
                 raise SettingError(f"great-circle takes points (latitude, longitude); these have {measures.dim} axes")
             quarter = 90.0 if self.metric.endswith("degrees") else np.pi / 2
@@ -168,7 +173,7 @@ class GroundCost:
         """
         if not isinstance(self.metric, str):
             return self._powered(self.metric[source[:, None], target])
-        if self.metric.startswith("great-circle"):
+        if self.is_great_circle:
             return self._powered(_great_circle(source, target, degrees=self.metric.endswith("degrees")))
         from scipy.spatial.distance import cdist  # imported late: scipy.spatial doubles the import time of wembed
 
@@ -206,7 +211,7 @@ class GroundCost:
         """
         if not isinstance(self.metric, str):
             support = _classical_scaling(self.metric)
-        elif self.metric.startswith("great-circle"):
+        elif self.is_great_circle:
             support = _unit_vectors(measures.support, degrees=self.metric.endswith("degrees"))
             support *= np.rad2deg(1.0) if self.metric.endswith("degrees") else 1.0
         else:
@@ -224,7 +229,7 @@ class GroundCost:
         """
         maps = [np.eye(dim)]
         while len(maps) < count and isinstance(self.metric, str):
-            if self.metric.startswith("great-circle"):
+            if self.is_great_circle:
                 maps.append(np.linalg.qr(rng.standard_normal((dim, dim)))[0])
             elif self.metric == "euclidean" and dim > 1:
                 turn = np.triu(rng.standard_normal((dim, dim)), 1)

@@ -149,10 +149,10 @@ class References:
             moments = (shares * cost.metric[chosen[:, None], own] ** p).sum(axis=1)
             return chosen[:, None].astype(np.float64), np.array([(weights @ moments) ** (1 / p)]), found.distance
         points = cost.coordinates(together[[row]]).points()
-        if cost.metric.startswith("great-circle"):
+        if cost.is_great_circle:
             points = points / np.linalg.norm(points, axis=1, keepdims=True)
         places = shares @ points
-        if cost.metric.startswith("great-circle"):
+        if cost.is_great_circle:
             lengths = np.linalg.norm(places, axis=1, keepdims=True)
             places = np.where(lengths > 1e-9, places / np.maximum(lengths, 1e-9), points[shares.argmax(axis=1)])
         moments = np.einsum("an,an->a", shares, self._from_each(places, points))
@@ -166,7 +166,7 @@ class References:
 
     def _from_each(self, places: np.ndarray, points: np.ndarray) -> Float64[np.ndarray, "atoms n"]:
         """What `spread` is the mean of: squared distances where those are summed, else their p-th powers."""
-        if str(self.cost.metric).startswith("great-circle"):
+        if self.cost.is_great_circle:
             from scipy.spatial.distance import cdist  # imported late, as SciPy is everywhere here
 
             return np.asarray(self._arcs(cdist(places, points)) ** self.cost.order)

@@ -118,7 +118,7 @@ class Slices:
             return np.asarray(np.maximum(_powers(moved, 1).sum(axis=1), along.sum(axis=1) ** (1 / p)))
         if isinstance(metric, str) and metric == "chebyshev":
             return np.asarray((_powers(moved, p) ** (1 / p) / np.abs(self.lines).sum(axis=1)).max(axis=1))
-        if isinstance(metric, str) and metric.startswith("great-circle"):
+        if self.cost.is_great_circle:
             chords = _of_bases(_powers(moved, 1), 1, 3)
             arcs = 2 * np.arcsin(np.clip(chords / 2, 0, 1))  # convex in the chord: Jensen
             return np.asarray(np.maximum(arcs, self._of_euclidean(moved, 3)))
