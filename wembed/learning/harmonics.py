@@ -123,14 +123,14 @@ def moments(placed: Measures) -> Float64[np.ndarray, "n harmonics"]:
     They are scaled so that between two points at an angle t the squared distances of those of degree l sum to
     2 (1 - P_l(cos t)) / l^3, in units of the radius; those of degree one are the centroid.
     """
-    found = np.empty((len(placed), _NUMBERS))
-    start = 0
-    while start < len(placed):
-        stop = int(np.searchsorted(placed.offsets, placed.offsets[start] + _ATOMS, "right")) - 1
-        block = placed[start : max(stop, start + 1)]
-        weighted = _harmonics(block.points()) * block.weights[:, None]
-        found[start : start + len(block)] = np.add.reduceat(weighted, block.offsets[:-1], axis=0)
-        start += len(block)
+    found = np.zeros((len(placed), _NUMBERS))
+    for start in range(0, len(placed.weights), _ATOMS):
+        block = slice(start, start + _ATOMS)
+        points = placed.support[block if placed.atoms is None else placed.atoms[block]]
+        weighted = _harmonics(points) * placed.weights[block, None]
+        first, last = np.searchsorted(placed.offsets, [start, start + len(points) - 1], "right") - 1
+        begins = np.maximum(placed.offsets[first : last + 1] - start, 0)
+        found[first : last + 1] += np.add.reduceat(weighted, begins, axis=0)
     return found
 
 
