@@ -24,19 +24,20 @@ _DEGREE = 8
 _NUMBERS = (_DEGREE + 1) ** 2 - 1
 _ATOMS = 100_000  # in one go
 _POINTS, _ROWS = 2_048, 128  # whose distances from each other are learned, and how many of them in a step
-_NEAREST, _FARTHEST = 0.04, 0.4  # of a typical distance, between points that are near each other
-_WEIGHT = 300.0  # of their relative errors, which are squared and small
+_NEIGHBORS = 128  # of each that count
+_LEAST = 0.02  # of a typical distance: nearer ones don't
+_WEIGHT = 5e3  # of what neighbours in different directions differ by, which is squared and small
 
 
 class HarmonicEncoding(GeometricEncoding):
     """Moments by spherical harmonics, and a linear map of them.
 
     It learns from points too, whose distances from each other are known without a solve. What is trained on measures
-    alone is nearer to some neighbours than to others as near, depending on where they lie.
+    alone is nearer to some neighbours than to others as near, depending on the direction.
     """
 
     kind = "harmonics"
-    learning_rate = 1e-2
+    learning_rate = 2e-2
     module: LinearEncoder
 
     def __init__(self, cost: GroundCost, centre: np.ndarray, dim: int | None) -> None:
@@ -74,7 +75,7 @@ class HarmonicEncoding(GeometricEncoding):
 
     @staticmethod
     def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
-        return relative_distance_error  # as those of points
+        return relative_distance_error
 
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
@@ -89,7 +90,7 @@ class HarmonicEncoding(GeometricEncoding):
         points = Measures.from_flat(places, np.ones(_POINTS), np.ones(_POINTS, dtype=np.int64))
         features, (powers, largest) = self.inputs(points, unit), self.cost.powers(places, places)
         targets = (powers ** (1 / self.cost.order) * (largest / unit)).astype(np.float32)
-        return Auxiliary(_FromPoints(features), features, targets, _near_error, _ROWS)
+        return Auxiliary(_FromPoints(features), features, targets, _unevenness, _ROWS)
 
     def description(self) -> dict[str, Any]:
         return {"kind": self.kind}
@@ -110,11 +111,17 @@ class _FromPoints(nn.Module):
         return cast(torch.Tensor, own.square().sum(1)[:, None] + others.square().sum(1) - 2 * own @ others.T)
 
 
-def _near_error(squared: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Of squared predicted and exact distances of points, the mean square of relative errors between near ones."""
-    near = (exact > _NEAREST) & (exact < _FARTHEST)
-    predicted = squared.clamp_min(1e-12).sqrt()
-    return _WEIGHT * torch.where(near, predicted / exact.clamp_min(_NEAREST) - 1, 0).square().sum() / (near.sum() + 1)
+def _unevenness(squared: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """By how much farther than exact others lie in some directions than in others, from squared predicted distances.
+
+    Of the nearest to each point, in the order of their distance, it is the mean square of the difference from one to
+    the next in the share of the exact distance that is predicted. Nearer and farther ones, and those around different
+    points, may have different shares: only the order of neighbours counts.
+    """
+    nearest, which = torch.topk(exact, min(_NEIGHBORS, exact.shape[1]), dim=1, largest=False)
+    shares = squared.gather(1, which).clamp_min(1e-12).sqrt() / nearest.clamp_min(_LEAST)
+    apart = nearest[:, :-1] > _LEAST
+    return _WEIGHT * torch.where(apart, shares.diff(dim=1), 0).square().sum() / (apart.sum() + 1)
 
 
 def moments(placed: Measures) -> Float64[np.ndarray, "n harmonics"]:
