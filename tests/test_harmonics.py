@@ -144,16 +144,18 @@ def test_it_takes_measures_on_the_sphere_alone() -> None:
         Embedder(encoder="harmonics").fit(regions(0, 40))
 
 
-def test_on_the_sphere_harmonics_come_first_and_maps_after_them() -> None:
+def test_on_the_sphere_harmonics_come_first_and_maps_where_linear_transport_comes_near() -> None:
     small, large = regions(0, 10), regions(0, 10, atoms=100)
     assert suited(DEGREES, small) == suited(DEGREES, large) == "harmonics"
-    assert slower("harmonics", DEGREES, small, 9.0, 10**6) == "sinkhorn"
-    assert slower("harmonics", DEGREES, large, 9.0, 10) == "transport"
+    assert slower("harmonics", DEGREES, small, 1.4, 10**6) == "sinkhorn"
+    assert slower("harmonics", DEGREES, large, 1.4, 10) == "transport"
+    assert slower("harmonics", DEGREES, large, 1.6, 10**6) is None
 
 
 @pytest.mark.parametrize("closer", [True, False])
 def test_maps_are_learned_too_and_taken_where_they_are_closer(closer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "sinkhorn" and closer)
+    monkeypatch.setattr("wembed.learning.encodings._WORTH_MAPS", np.inf)
     embedder = fitted(encoder="auto", training=TrainingSettings(steps=5))
     assert embedder.encoder_ == ("sinkhorn" if closer else "harmonics")
     assert set(embedder.learning_curve_.compared) == {"harmonics", "linear", "sinkhorn"}
