@@ -10,6 +10,7 @@ from scipy.special import eval_legendre
 
 import wembed
 from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
+from wembed import learned as learned_module
 from wembed.euclidean import distances_between
 from wembed.learned import Candidate
 from wembed.learning import harmonics
@@ -144,18 +145,18 @@ def test_it_takes_measures_on_the_sphere_alone() -> None:
         Embedder(encoder="harmonics").fit(regions(0, 40))
 
 
-def test_on_the_sphere_harmonics_come_first_and_maps_where_linear_transport_comes_near() -> None:
+def test_on_the_sphere_harmonics_come_first_and_maps_where_linear_transport_is_closer() -> None:
     small, large = regions(0, 10), regions(0, 10, atoms=100)
     assert suited(DEGREES, small) == suited(DEGREES, large) == "harmonics"
-    assert slower("harmonics", DEGREES, small, 1.4, 10**6) == "sinkhorn"
-    assert slower("harmonics", DEGREES, large, 1.4, 10) == "transport"
-    assert slower("harmonics", DEGREES, large, 1.6, 10**6) is None
+    assert slower("harmonics", DEGREES, small, 0.9, 10**6) == "sinkhorn"
+    assert slower("harmonics", DEGREES, large, 0.9, 10) == "transport"
+    assert slower("harmonics", DEGREES, large, 1.1, 10**6) is None
 
 
 @pytest.mark.parametrize("closer", [True, False])
 def test_maps_are_learned_too_and_taken_where_they_are_closer(closer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "sinkhorn" and closer)
-    monkeypatch.setattr("wembed.learning.encodings._WORTH_MAPS", np.inf)
+    monkeypatch.setattr(learned_module, "slower", lambda *_: "sinkhorn")
     embedder = fitted(encoder="auto", training=TrainingSettings(steps=5))
     assert embedder.encoder_ == ("sinkhorn" if closer else "harmonics")
     assert set(embedder.learning_curve_.compared) == {"harmonics", "linear", "sinkhorn"}

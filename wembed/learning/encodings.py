@@ -28,7 +28,7 @@ __all__ = ["ENCODINGS", "PixelEncoding", "slower", "suited"]
 
 _PAPER_DIM = 50  # of DWE
 _FEW_ATOMS = 64  # in the largest measure
-_WORTH_MAPS = 1.5  # digits, which slices tell nearly all of, have 1.75, doodles 1.3; small regions of the globe 3
+_WORTH_MAPS = 1.5  # digits, which slices tell nearly all of, have 1.75, doodles 1.3
 _CHEAP_MAPS = 0.25  # of the work of the pairs: then more is gained by maps than by more pairs
 
 
@@ -119,16 +119,13 @@ def slower(quick: str, cost: GroundCost, measures: Measures, share: float, pairs
         pairs: that were solved.
 
     Returns:
-        Maps alone where linear optimal transport is closer, or on the sphere comes near; maps beside slices, in the
-        plane, where it comes near, or where maps take little beside what the pairs took; else None, and where the
-        quick one has such maps itself.
+        Maps alone where linear optimal transport is closer; maps beside slices, in the plane, where it comes near, or
+        where maps take little beside what the pairs took; else None, and where the quick one has such maps itself.
     """
     if quick == TransportEncoding.kind:
         return None
-    if quick == HarmonicEncoding.kind:
-        return _by_maps(cost, measures) if share < _WORTH_MAPS else None
     if share < 1:
-        return TransportEncoding.kind
+        return _by_maps(cost, measures) if quick == HarmonicEncoding.kind else TransportEncoding.kind
     if not (cost.is_euclidean and measures.dim == 2):
         return None
     worth = share < _WORTH_MAPS or CombinedEncoding.solves(measures) <= _CHEAP_MAPS * pairs
