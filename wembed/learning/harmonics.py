@@ -20,13 +20,13 @@ from wembed.transport.parallel import Progress
 
 __all__ = ["HarmonicEncoding", "moments"]
 
-_DEGREE = 8
+_DEGREE = 12
 _NUMBERS = (_DEGREE + 1) ** 2 - 1
 _ATOMS = 100_000  # in one go
 _POINTS, _ROWS = 2_048, 128  # whose distances from each other are learned, and how many of them in a step
 _NEIGHBORS = 128  # of each that count
 _LEAST = 0.02  # of a typical distance: nearer ones don't
-_WEIGHT = 5e3  # of what neighbours in different directions differ by, which is squared and small
+_WEIGHT = 2e3  # of what neighbours in different directions differ by, which is squared and small
 
 
 class HarmonicEncoding(GeometricEncoding):
@@ -37,6 +37,7 @@ class HarmonicEncoding(GeometricEncoding):
     """
 
     kind = "harmonics"
+    steps = 3_000
     learning_rate = 2e-2
     module: LinearEncoder
 
