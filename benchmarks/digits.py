@@ -104,7 +104,7 @@ def main() -> None:
     fewest = sizes[0]
     plain = replace(training or TrainingSettings(), auxiliary=0.0)
     results["methods"][f"wembed without transport maps, {fewest:,} pairs"] = learned(
-        measures, DistanceStore(work / f"train-{fewest}"), exam, seeds, training=plain
+        measures, DistanceStore(work / f"train-{fewest}"), exam, seeds, training=plain, encoder="quantiles"
     )
     results["methods"][f"DWE's network, {fewest:,} pairs"] = (
         learned(  # with more pairs it trains for a quarter of an hour
