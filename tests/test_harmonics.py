@@ -120,6 +120,22 @@ def test_vectors_are_as_long_as_asked_for(dim: int, learned: Embedder) -> None:
     assert other.learning_curve_.error < 0.2
 
 
+def test_places_are_drawn_by_the_weights_of_atoms() -> None:
+    places = np.array([[0.0, 10.0], [5.0, 20.0], [-5.0, 30.0], [10.0, 40.0]])
+    weights = np.array([[0.7, 0.3, 0.0, 0.0], [0.0, 0.0, 0.1, 0.9]])
+    measures = Measures.from_histograms(weights, places)
+    encoding = harmonics.HarmonicEncoding.build(DEGREES, measures, None, 0)
+    task = encoding.auxiliary(measures, 60.0, 100, 0, 1, None)
+    assert task is not None
+    shown = encoding.inputs(Measures.from_point_clouds(list(places[:, None])), 60.0)
+    drawn = np.abs(task.features[:, None] - shown).max(axis=2).argmin(axis=1)
+    found = np.bincount(drawn, minlength=4) / len(drawn)
+    np.testing.assert_allclose(found, [0.35, 0.15, 0.05, 0.45], atol=0.04)
+    exact = wembed.exact_distances(Measures.from_point_clouds(list(places[:, None])), [(0, 3)], DEGREES, n_jobs=1)
+    pair = np.flatnonzero(drawn == 0)[0], np.flatnonzero(drawn == 3)[0]
+    assert task.targets[pair] * 60 == pytest.approx(float(exact[0]), rel=1e-6)
+
+
 def test_degrees_and_radians_give_the_same_vectors_in_their_units() -> None:
     training = TrainingSettings(steps=20)
     degrees, places = fitted(training=training), regions(0, 200)

@@ -81,13 +81,14 @@ class HarmonicEncoding(GeometricEncoding):
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
     ) -> Auxiliary | None:
-        """How far places of atoms are from each other."""
+        """How far places of atoms, drawn by their weights, are from each other."""
         rng = np.random.default_rng([seed, 5])
-        some = measures[rng.integers(len(measures), size=_POINTS)]
-        last = np.cumsum(some.weights, dtype=np.float64)
-        before = np.concatenate([[0.0], last])[some.offsets[:-1]]
-        drawn = np.searchsorted(last, before + rng.random(_POINTS) * (last[some.offsets[1:] - 1] - before), "right")
-        places = some.points()[np.clip(drawn, some.offsets[:-1], some.offsets[1:] - 1)]
+        own = rng.integers(len(measures), size=_POINTS)
+        first, last = measures.offsets[own], measures.offsets[own + 1] - 1
+        reached = np.concatenate([[0.0], np.cumsum(measures.weights, dtype=np.float64)])
+        share = reached[first] + rng.random(_POINTS) * (reached[last + 1] - reached[first])
+        drawn = np.clip(np.searchsorted(reached, share, "right") - 1, first, last)
+        places = measures.support[drawn if measures.atoms is None else measures.atoms[drawn]]
         points = Measures.from_flat(places, np.ones(_POINTS), np.ones(_POINTS, dtype=np.int64))
         features, (powers, largest) = self.inputs(points, unit), self.cost.powers(places, places)
         targets = (powers ** (1 / self.cost.order) * (largest / unit)).astype(np.float32)
