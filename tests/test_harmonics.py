@@ -178,3 +178,4 @@ def test_maps_are_learned_too_and_taken_where_they_are_closer(closer: bool, monk
     embedder = fitted(encoder="auto", training=TrainingSettings(steps=5))
     assert embedder.encoder_ == ("sinkhorn" if closer else "harmonics")
     assert set(embedder.learning_curve_.compared) == {"harmonics", "linear", "sinkhorn"}
+    assert embedder.learning_curve_.second is None, "it was learned within the round"
