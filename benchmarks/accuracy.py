@@ -24,8 +24,8 @@ from peers import (
     Vectors,
     Wormhole,
     between_centroids,
+    between_directions,
     between_pixels,
-    between_vectors,
     gelbrich,
 )
 from sklearn.datasets import load_digits
@@ -93,9 +93,10 @@ SMOKE = {
 
 def floor(exam: Exam) -> np.ndarray:
     """Distances of free vectors fitted to the exact ones: metric multidimensional scaling, by Adam."""
-    wanted = torch.from_numpy(exam.exact).float()
+    cost = exam.cost
+    wanted = torch.from_numpy(cost.to_euclidean(exam.exact)).float()
     rows, columns = torch.from_numpy(exam.pairs.copy()).T
-    squares = np.square(exam.between)
+    squares = np.square(cost.to_euclidean(exam.between))
     centred = squares - squares.mean(axis=0)
     gram = -0.5 * (centred - centred.mean(axis=1, keepdims=True))
     values, axes = np.linalg.eigh((gram + gram.T) / 2)
@@ -113,7 +114,7 @@ def floor(exam: Exam) -> np.ndarray:
         optimizer.step()
         schedule.step()
     found = vectors.detach().double().numpy()
-    return np.asarray(np.linalg.norm(found[:, None] - found, axis=2))
+    return cost.from_euclidean(np.linalg.norm(found[:, None] - found, axis=2))
 
 
 def baselines(measures: Measures, cost: GroundCost) -> dict[str, Peer]:
@@ -124,7 +125,7 @@ def baselines(measures: Measures, cost: GroundCost) -> dict[str, Peer]:
         "sliced Wasserstein": Vectors(SlicedWasserstein(cost.coordinates(measures[:1]).dim)),
         "RG": SlicedBounds(),
         "Gelbrich": Scaled(gelbrich, FEW),
-        "centroids": Scaled(between_centroids),
+        "centroids": Scaled(between_directions if cost.is_great_circle else between_centroids),
     }
     return peers | {"pixels": Scaled(between_pixels)} if measures.grid else peers
 
@@ -175,10 +176,10 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
     for seed in range(seeds):
         embedder, seconds = fitted(seed)
         models.append(embedder)
-        note("wembed", partial(between_vectors, embedder), seconds, len(store))
+        note("wembed", embedder.pairwise, seconds, len(store))
     for length in task.lengths:
         shorter, seconds = fitted(0, dim=length)
-        note(f"wembed, {length:,} numbers", partial(between_vectors, shorter), seconds, len(store))
+        note(f"wembed, {length:,} numbers", shorter.pairwise, seconds, len(store))
     a_pair = embedder.learning_curve_.seconds_a_pair
     if others:
         halves = {
@@ -190,14 +191,14 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         for seed, model in enumerate(models):
             for label, one in (("left out", model), ("seen", fitted(seed, seeing, solved_too)[0])):
                 for name, exam in halves.items():
-                    found = exam.marks(between_vectors(one, exam.unseen))
+                    found = exam.marks(one.pairwise(exam.unseen))
                     marks.setdefault(f"wembed, {label}, on half of {name}", []).append(found)
     if measures.grid and task.pairs <= 20_000:
         theirs, seconds = fitted(
             0, encoder="dwe", training=replace(training or TrainingSettings(), learning_rate=DWE_RATE)
         )
-        note("DWE", partial(between_vectors, theirs), seconds, len(store))
-    solved = Solved.of(task.cost.coordinates(collection), store, embedder.split_)
+        note("DWE", theirs.pairwise, seconds, len(store))
+    solved = Solved.of(collection, store, embedder.split_, task.cost)
     peers = baselines(measures, task.cost)
     if wormhole and task.cost == W2:
         took = statistics.median(found["fit_seconds"] for found in marks["wembed"])
@@ -209,7 +210,7 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         note(name, partial(_in_coordinates, peer, task.cost), seconds, peer.used)
     for where, exam in exams.items():
         marks["floor" + where] = [exam.marks(floor(exam))]
-        constant = np.full(exam.between.shape, solved.train.mean())
+        constant = np.full(exam.between.shape, embedder.mean_distance_)
         marks["mean predictor" + where] = [
             {key: value for key, value in exam.marks(constant).items() if key != "recall_at_10"}
         ]
@@ -230,7 +231,7 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
 
 
 def _in_coordinates(peer: Peer, cost: GroundCost, measures: Measures) -> np.ndarray:
-    return peer.between(cost.coordinates(measures))
+    return cost.from_euclidean(peer.between(cost.coordinates(measures)))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ class Exam:
     """All exact distances between unseen measures: every pair for the errors, every measure a query for recall."""
 
     def __init__(self, unseen: Measures, folder: Path, cost: GroundCost = W2) -> None:
-        self.unseen, self.order = unseen, cost.order
+        self.unseen, self.cost = unseen, cost
         solved = stored(unseen, folder, "all", cost)
         self.pairs, self.exact = solved.pairs, solved.distances
         between = np.zeros((len(unseen), len(unseen)))
@@ -44,7 +44,7 @@ class Exam:
         """Errors over all pairs and recall among all of the measures, of predicted distances (n, n)."""
         hoods = Neighborhoods(np.arange(len(predicted)), self.between)
         return numbers(
-            score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, self.order, hoods, predicted)
+            score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, self.cost.order, hoods, predicted)
         )
 
     def marks_of(self, embedding: Embedding) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
-from wembed import DistanceStore, Measures
+from wembed import DistanceStore, GroundCost, Measures
 from wembed.euclidean import distances_between
 from wembed.learning.baselines import Embedding, LinearOT, SlicedWasserstein
 from wembed.learning.features import SlicedQuantiles
@@ -24,7 +24,10 @@ _WORMHOLE_MEASURES = 2_000  # more than it gets to see in some minutes
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What every method may learn from: measures, the pairs that were solved, and their distances."""
+    """What every method may learn from: measures in coordinates, the pairs that were solved, and their distances there.
+
+    On the sphere these are chords, as wembed has them: what a method predicts is read as it reads its own vectors.
+    """
 
     measures: Measures
     train_pairs: np.ndarray
@@ -33,11 +36,11 @@ class Solved:
     validation: np.ndarray
 
     @classmethod
-    def of(cls, measures: Measures, store: DistanceStore, split: Split) -> "Solved":
+    def of(cls, measures: Measures, store: DistanceStore, split: Split, cost: GroundCost) -> "Solved":
         """What a store holds of the train and of the validation part."""
-        pairs, distances = store.pairs, store.distances
+        pairs, distances = store.pairs, cost.to_euclidean(store.distances)
         train, validation = (np.isin(pairs, part).all(axis=1) for part in (split.train, split.validation))
-        return cls(measures, pairs[train], distances[train], pairs[validation], distances[validation])
+        return cls(cost.coordinates(measures), pairs[train], distances[train], pairs[validation], distances[validation])
 
 
 class Peer(Protocol):
@@ -167,6 +170,14 @@ def between_pixels(images: Measures) -> np.ndarray:
 def between_centroids(measures: Measures) -> np.ndarray:
     centroids = measures.centroids().astype(np.float32)
     return distances_between(centroids, centroids)
+
+
+def between_directions(measures: Measures) -> np.ndarray:
+    """Chords between the centroids of measures on a sphere, put back on it."""
+    centroids = measures.centroids()
+    directions = centroids / np.linalg.norm(centroids, axis=1, keepdims=True)
+    directions *= np.linalg.norm(measures.support[0])
+    return distances_between(directions.astype(np.float32), directions.astype(np.float32))
 
 
 def gelbrich(measures: Measures) -> np.ndarray:

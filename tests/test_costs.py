@@ -284,6 +284,26 @@ def test_coordinates_on_the_globe_are_chords_in_the_unit_of_the_metric(metric, u
     np.testing.assert_allclose(cdist(found, found), unit * 2 * np.sin(arcs / 2), atol=1e-7 * unit)
 
 
+@pytest.mark.parametrize(("metric", "unit"), [("great-circle", 1.0), ("great-circle-degrees", 180 / np.pi)])
+def test_chords_of_the_globe_are_read_as_arcs(metric, unit):
+    cost, rng = GroundCost(metric, 1), np.random.default_rng(1)
+    points = unit * np.stack([np.arcsin(rng.uniform(-1, 1, 9)), rng.uniform(-np.pi, np.pi, 9)], axis=1)
+    places = cost.coordinates(on_support(points)).support
+    arcs = metric_of(cost, points, points)
+    np.testing.assert_allclose(cost.from_euclidean(cdist(places, places)), arcs, atol=1e-6 * unit)
+    np.testing.assert_allclose(cost.from_euclidean(cost.to_euclidean(arcs)), arcs, atol=1e-6 * unit)
+    beyond = np.array([2.0, 2.1, 9.0], dtype=np.float32) * np.float32(unit)
+    np.testing.assert_allclose(cost.from_euclidean(beyond), np.pi * unit, rtol=1e-3)
+    assert cost.from_euclidean(beyond).dtype == np.float32
+
+
+@pytest.mark.parametrize("metric", [*sorted(NORMS), np.zeros((2, 2))])
+def test_of_other_metrics_lengths_are_the_distances(metric):
+    lengths = np.array([0.0, 1.0, 1e9])
+    assert GroundCost(metric).from_euclidean(lengths) is lengths
+    assert GroundCost(metric).to_euclidean(lengths) is lengths
+
+
 @pytest.mark.parametrize("metric", sorted(NORMS))
 def test_norms_keep_their_points(metric):
     measures = on_support(np.eye(3))

@@ -401,6 +401,30 @@ def test_measures_on_the_sphere(unit: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(wembed.load(tmp_path).transform(measures), embedder.transform(measures))
 
 
+def test_on_the_sphere_every_answer_reads_distances_of_vectors_as_chords() -> None:
+    rng = np.random.default_rng(3)
+    around = np.stack([rng.uniform(-60, 60, 90), rng.uniform(-180, 180, 90)], axis=1)
+    measures = Measures.from_point_clouds([centre + rng.normal(0, 2, (5, 2)) for centre in around])
+    settings = TrainingSettings(steps=20)
+    embedder = Embedder("great-circle-degrees", 1, pairs=1_000, training=settings, n_jobs=1).fit(measures)
+    unseen = measures[embedder.split_.test]
+    vectors = embedder.transform(unseen).astype(np.float64)
+    chords = np.linalg.norm(vectors[:, None] - vectors, axis=2)
+    arcs = 2 * np.rad2deg(np.arcsin(np.minimum(chords * np.pi / 360, 1)))
+    assert chords.max() < 0.9 * arcs.max(), "some are far enough apart to tell"
+    np.testing.assert_allclose(embedder.pairwise(unseen), arcs, atol=2e-2)
+    np.testing.assert_allclose(embedder.distance(unseen, unseen[::-1]), np.diagonal(arcs[::-1]), atol=2e-2)
+    for refine in (False, True):
+        found = embedder.pairwise(unseen, interval=0.8, refine=refine)
+        np.testing.assert_allclose(found.predicted, arcs, atol=2e-2)
+    nearest = wembed.Index(embedder, unseen).query(unseen, len(unseen)).distances
+    np.testing.assert_allclose(nearest, np.sort(arcs, axis=1), atol=2e-2)
+    report = wembed.evaluate(embedder, unseen, pairs=20, queries=0, n_jobs=1)
+    np.testing.assert_allclose(report.predicted, arcs[tuple(report.asked.T)], atol=2e-2)
+    check = embedder.learning_curve_.error
+    assert check < 0.05, "it was compared with exact distances, not with chords"
+
+
 def test_a_cost_matrix_is_saved_with_the_model(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     places = rng.normal(size=(12, 2))

@@ -1,4 +1,4 @@
-"""Spherical harmonics: closed forms, invariance under turns, and neighbours that are as near in all directions."""
+"""Spherical harmonics: closed forms, invariance under turns, and distances along the globe."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from scipy.special import eval_legendre
 import wembed
 from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
 from wembed import learned as learned_module
-from wembed.euclidean import distances_between
 from wembed.learned import Candidate
 from wembed.learning import harmonics
 from wembed.learning.encodings import slower, suited
@@ -54,10 +53,39 @@ def test_moments_are_means_and_those_of_degree_one_are_the_centroid(monkeypatch:
     one = measures[[4]]
     of_atoms = moments(Measures.from_point_clouds(list(one.support[:, None])))
     np.testing.assert_allclose(found[4], one.weights @ of_atoms, atol=1e-7)
-    for atoms in (1, 3, 10, 14):
-        monkeypatch.setattr(harmonics, "_ATOMS", atoms)
+    for points in (1, 3, 10, 14):
+        monkeypatch.setattr(harmonics, "_POINTS", points)
         np.testing.assert_allclose(moments(measures), found, atol=1e-14)
     assert moments(measures[:0]).shape == (0, found.shape[1])
+
+
+def test_harmonics_are_those_of_scipy() -> None:
+    pytest.importorskip("scipy", minversion="1.15")
+    from scipy.special import sph_harm_y
+
+    points = np.concatenate([on_sphere(4, 30, 1).support, [[0, 0, 1], [0, 0, -1], [-1, 0, 0]]])
+    x, y, z = points.T
+    polar, azimuth = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
+    found = moments(Measures.from_point_clouds(list(points[:, None])))
+    for degree in range(1, 13):
+        scale = np.sqrt(4 * np.pi / (2 * degree + 1) / degree**3)
+        for order in range(degree + 1):
+            value = scale * sph_harm_y(degree, order, polar, azimuth)
+            place = degree**2 - 1
+            if order == 0:
+                np.testing.assert_allclose(found[:, place], value.real, atol=1e-13)
+            else:
+                both = found[:, [place + 2 * order - 1, place + 2 * order]]
+                np.testing.assert_allclose(both, 2**0.5 * np.stack([value.real, value.imag], 1), atol=1e-13)
+
+
+def test_on_a_common_support_moments_are_those_of_the_same_clouds() -> None:
+    rng = np.random.default_rng(6)
+    places = on_sphere(7, 9, 1).support
+    weights = rng.random((5, 9)) * (rng.random((5, 9)) < 0.6) + np.eye(5, 9) * 0.1
+    shared = Measures.from_histograms(weights, places)
+    clouds = Measures.from_point_clouds([one.support for one in shared], [one.weights for one in shared])
+    np.testing.assert_allclose(moments(shared), moments(clouds), atol=1e-12)
 
 
 def test_a_turn_of_the_sphere_leaves_distances_between_moments_as_they_are() -> None:
@@ -80,37 +108,45 @@ def learned() -> Embedder:
     return fitted(training=TrainingSettings(steps=400))
 
 
-def unevenness(embedder: Embedder) -> float:
-    """By how much the way from a place to others as far away is longer in some directions than in others."""
+def all_pairs(count: int) -> np.ndarray:
+    return np.stack(np.triu_indices(count, 1), axis=1)
+
+
+def test_single_places_are_as_far_apart_as_on_the_globe(learned: Embedder) -> None:
     rng = np.random.default_rng(5)
-    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    circle = np.stack([np.cos(angles), np.sin(angles), np.full(8, 1 / np.tan(np.deg2rad(8)))], axis=1)
-    spreads = []
-    for latitude, longitude in centres(rng, 40):
-        centre = Rotation.from_euler("yz", [90 - latitude, longitude], degrees=True)
-        places = np.concatenate([[[0, 0, 1.0]], circle / np.linalg.norm(circle, axis=1, keepdims=True)])
-        x, y, z = centre.apply(places).T
-        places = np.rad2deg(np.stack([np.arcsin(np.clip(z, -1, 1)), np.arctan2(y, x)], axis=1))
-        vectors = embedder.encode(Measures.from_point_clouds(list(places[:, None])))
-        apart = distances_between(vectors[:1], vectors[1:])
-        spreads.append(apart.std() / apart.mean())
-    return float(np.median(spreads))
+    places = np.concatenate([[[90, 0], [-90, 0], [0, 180], [0, -180], [0, 0]], centres(rng, 40)])
+    alone = Measures.from_point_clouds(list(places[:, None]))
+    settings = {**learned.get_params(), "training": TrainingSettings(steps=20)}
+    found = Embedder(**settings).fit(alone).pairwise(alone)
+    exact = wembed.exact_distances(alone, all_pairs(45), DEGREES, n_jobs=1)
+    np.testing.assert_allclose(found[np.triu_indices(45, 1)], exact, rtol=1e-3, atol=0.1)
+    assert exact.max() == pytest.approx(180)
 
 
-def test_from_points_it_learns_to_be_as_near_in_all_directions(learned: Embedder) -> None:
-    alone = fitted(training=TrainingSettings(steps=400, auxiliary=0.0))
-    assert unevenness(learned) < 0.003
-    assert unevenness(alone) > 5 * unevenness(learned)
-
-
-def test_unseen_regions_are_nearly_as_far_apart_as_exactly(learned: Embedder) -> None:
-    unseen = regions(7, 60)
-    pairs = np.stack(np.triu_indices(60, 1), axis=1)
+def test_unseen_regions_are_as_far_apart_as_exactly(learned: Embedder) -> None:
+    unseen, pairs = regions(7, 60), all_pairs(60)
     exact = wembed.exact_distances(unseen, pairs, DEGREES, n_jobs=1)
-    vectors = learned.encode(unseen)
-    errors = np.abs(distances_between(vectors, vectors)[tuple(pairs.T)] / exact - 1)
-    assert np.median(errors) < 0.05
-    assert learned.dim_ == 168
+    errors = np.abs(learned.pairwise(unseen)[tuple(pairs.T)] / exact - 1)
+    assert np.median(errors) < 1e-3
+    assert errors.mean() < 0.01
+    assert learned.dim_ == 171
+
+
+def test_of_measures_as_wide_as_the_globe_it_learns_what_their_centroids_do_not_tell() -> None:
+    rng = np.random.default_rng(8)
+    places = [centres(rng, 12) * [1.5, 2] for _ in range(240)]
+    wide = Measures.from_point_clouds(places, list(rng.dirichlet(np.full(12, 0.5), 240)))
+    settings: dict[str, Any] = {"encoder": "harmonics", "pairs": 5_000, "references": 0, "n_jobs": 1}
+    errors = [
+        Embedder("great-circle-degrees", 1, training=TrainingSettings(steps=steps), **settings)
+        .fit(wide[:200])
+        .pairwise(wide[200:])[tuple(all_pairs(40).T)]
+        / wembed.exact_distances(wide[200:], all_pairs(40), DEGREES, n_jobs=1)
+        - 1
+        for steps in (1, 500)
+    ]
+    started, trained = (float(np.abs(one).mean()) for one in errors)
+    assert trained < 0.6 * started
 
 
 @pytest.mark.parametrize("dim", [20, 200])
@@ -118,22 +154,6 @@ def test_vectors_are_as_long_as_asked_for(dim: int, learned: Embedder) -> None:
     other = fitted(dim=dim, training=TrainingSettings(steps=50))
     assert other.encode(regions(1, 3)).shape == (3, dim)
     assert other.learning_curve_.error < 0.2
-
-
-def test_places_are_drawn_by_the_weights_of_atoms() -> None:
-    places = np.array([[0.0, 10.0], [5.0, 20.0], [-5.0, 30.0], [10.0, 40.0]])
-    weights = np.array([[0.7, 0.3, 0.0, 0.0], [0.0, 0.0, 0.1, 0.9]])
-    measures = Measures.from_histograms(weights, places)
-    encoding = harmonics.HarmonicEncoding.build(DEGREES, measures, None, 0)
-    task = encoding.auxiliary(measures, 60.0, 100, 0, 1, None)
-    assert task is not None
-    shown = encoding.inputs(Measures.from_point_clouds(list(places[:, None])), 60.0)
-    drawn = np.abs(task.features[:, None] - shown).max(axis=2).argmin(axis=1)
-    found = np.bincount(drawn, minlength=4) / len(drawn)
-    np.testing.assert_allclose(found, [0.35, 0.15, 0.05, 0.45], atol=0.04)
-    exact = wembed.exact_distances(Measures.from_point_clouds(list(places[:, None])), [(0, 3)], DEGREES, n_jobs=1)
-    pair = np.flatnonzero(drawn == 0)[0], np.flatnonzero(drawn == 3)[0]
-    assert task.targets[pair] * 60 == pytest.approx(float(exact[0]), rel=1e-6)
 
 
 def test_degrees_and_radians_give_the_same_vectors_in_their_units() -> None:
@@ -163,19 +183,18 @@ def test_it_takes_measures_on_the_sphere_alone() -> None:
         Embedder(encoder="harmonics").fit(regions(0, 40))
 
 
-def test_on_the_sphere_harmonics_come_first_and_maps_where_linear_transport_is_closer() -> None:
-    small, large = regions(0, 10), regions(0, 10, atoms=100)
-    assert suited(DEGREES, small) == suited(DEGREES, large) == "harmonics"
-    assert slower("harmonics", DEGREES, small, 0.9, 10**6) == "sinkhorn"
-    assert slower("harmonics", DEGREES, large, 0.9, 10) == "transport"
-    assert slower("harmonics", DEGREES, large, 1.1, 10**6) is None
+def test_on_the_sphere_harmonics_come_first_and_maps_where_linear_transport_comes_near() -> None:
+    measures = regions(0, 10)
+    assert suited(DEGREES, measures) == "harmonics"
+    assert slower("harmonics", DEGREES, measures, 1.4, 10) == "transport"
+    assert slower("harmonics", DEGREES, measures, 1.6, 10**6) is None
 
 
 @pytest.mark.parametrize("closer", [True, False])
 def test_maps_are_learned_too_and_taken_where_they_are_closer(closer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "sinkhorn" and closer)
-    monkeypatch.setattr(learned_module, "slower", lambda *_: "sinkhorn")
+    monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "transport" and closer)
+    monkeypatch.setattr(learned_module, "slower", lambda *_: "transport")
     embedder = fitted(encoder="auto", training=TrainingSettings(steps=5))
-    assert embedder.encoder_ == ("sinkhorn" if closer else "harmonics")
-    assert set(embedder.learning_curve_.compared) == {"harmonics", "linear", "sinkhorn"}
+    assert embedder.encoder_ == ("transport" if closer else "harmonics")
+    assert set(embedder.learning_curve_.compared) == {"harmonics", "linear", "transport"}
     assert embedder.learning_curve_.second is None, "it was learned within the round"

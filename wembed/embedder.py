@@ -330,7 +330,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         wanted = Asked(interval, tolerance, budget, refine)
         left, right = self._transformed(a, " of a"), self._transformed(b, " of b")
         if wanted == Asked():
-            return paired_distances(left, right).astype(np.float64)
+            return self.cost.from_euclidean(paired_distances(left, right).astype(np.float64))
         every = np.arange(len(a))
         with self._shown() as shown:
             return answered(self._trust, self.cost, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
@@ -379,7 +379,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = self._transformed(a, "" if b is None else " of a")
         right = left if b is None else self._transformed(b, " of b")
         if wanted == Asked():
-            return distances_between(left, right)
+            return self.cost.from_euclidean(distances_between(left, right))
         with self._shown() as shown:
             other = None if b is None else (b, right)
             return answered_each(self._trust, self.cost, (a, left), other, wanted, self.n_jobs, shown)

@@ -349,7 +349,8 @@ class Index:
             found = self._proven(measures, vectors, k, recall, n_jobs, progress, places, before)
         else:
             solved = min(rerank, count)
-            nearest, distances = self._nearest(vectors, max(k, solved), places, None if rerank else progress)
+            nearest, lengths = self._nearest(vectors, max(k, solved), places, None if rerank else progress)
+            distances = self.embedder.cost.from_euclidean(lengths)
             if rerank:
                 rows = np.repeat(np.arange(len(measures)), solved)
                 solved_ones = self._solve(measures, rows, nearest.ravel(), n_jobs, progress, before)
@@ -648,7 +649,7 @@ class Index:
         among: Int64[np.ndarray, " m"] | None = None,
         progress: Progress | None = None,
     ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
-        """Places and distances of the k nearest vectors, nearest first."""
+        """Places of the k nearest vectors, nearest first, and how far these are."""
         wanted: list[Bool[np.ndarray, " n"] | None] = [None] * len(self._segments)
         if among is not None:
             wanted = [np.zeros(len(segment), dtype=bool) for segment in self._segments]

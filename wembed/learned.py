@@ -173,9 +173,10 @@ class Candidate:
         vectors, pairs = raw.vectors(measures, used, recipe), place.reshape(-1, 2)
         free = learned.free_dim
         made, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :free], vectors[:, free:]))
-        unit, exact = learned.unit, solved.validation_distances
+        unit, exact = learned.unit, recipe.cost.to_euclidean(solved.validation_distances)
         scale = fitted_scale(made / unit, fixed / unit, exact / unit, learned.encoding.loss)
-        return replace(raw, learned=replace(learned, scale=scale), predicted=np.hypot(scale * made, fixed))
+        predicted = recipe.cost.from_euclidean(np.hypot(scale * made, fixed))
+        return replace(raw, learned=replace(learned, scale=scale), predicted=predicted)
 
     def vectors(
         self, measures: Measures, numbers: Int64[np.ndarray, " k"], recipe: Recipe
@@ -321,7 +322,8 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
         torch.manual_seed(seed)
         encoding = ENCODINGS[name].build(recipe.cost, members, recipe.dim, seed)
     used = solved.learned_from
-    unit = float(np.sqrt(np.square(solved.train_distances).mean())) or 1.0
+    wanted = recipe.cost.to_euclidean(solved.train_distances)
+    unit = float(np.sqrt(np.square(wanted).mean())) or 1.0
     if not 1e-30 < unit < 1e30:
         raise SettingError(f"distances are about {unit:.1e}, beyond float32; rescale the measures")
     learned_from = measures[used]
@@ -331,9 +333,9 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
         inputs,
         (encoding.exact_part(learned_from) / unit).astype(np.float32),
         np.searchsorted(used, solved.train_pairs),
-        solved.train_distances / unit,
+        wanted / unit,
         np.searchsorted(used, solved.validation_pairs),
-        solved.validation_distances / unit,
+        recipe.cost.to_euclidean(solved.validation_distances) / unit,
     )
     encoding.start_from(examples)
     count = len(solved.train_pairs)

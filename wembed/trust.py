@@ -48,6 +48,8 @@ class Trust:
     """What is known of the errors of an encoder.
 
     Attributes:
+        cost: the ground cost.
+        place: puts measures into the coordinates in which their shape is looked at.
         novelty: tells measures unlike the training ones.
         sketcher: bounds by references; None where none were wanted.
         plain: intervals from vectors alone; None without calibration.
@@ -56,9 +58,9 @@ class Trust:
         near: predicted distance below which there are next to no calibration pairs.
         far: predicted distance above which there are next to none.
         told: pairs of different measures that intervals are shaped by, and that they are calibrated on.
-        place: puts measures into the coordinates in which their shape is looked at.
     """
 
+    cost: GroundCost
     place: Place
     novelty: Novelty
     sketcher: Sketcher | None
@@ -93,7 +95,7 @@ class Trust:
         """
         known = Novelty.fit(place(members[0]), members[1][:, :learned])
         sketcher = Sketcher.build(members[0], cost, references, seed) if references else None
-        return cls(place, known, sketcher).familiar(*typical)
+        return cls(cost, place, known, sketcher).familiar(*typical)
 
     def familiar(self, typical: Measures, vectors: Float[np.ndarray, "n dim"]) -> "Trust":
         """With unusualness told by these measures, which the encoder has not learned from."""
@@ -126,7 +128,7 @@ class Trust:
             return replace(self, plain=None, refined=None, told=told)
         used = np.unique(np.concatenate([pairs for pairs, _ in shown]))
         side = self.side(measures[used], vectors[used], self.sketcher is not None, n_jobs, progress)
-        far = np.sort(distances_of_pairs(side.vectors, np.searchsorted(used, shown[1][0])))
+        far = np.sort(self._predicted(side, side, *np.searchsorted(used, shown[1][0]).T))
         few = int(_SCARCE * len(far))
         near, scale = float(far[few]), float(shown[1][1].mean())
         scaled = replace(self, scale=scale, near=near, far=float(far[-1 - few]), told=told)
@@ -292,7 +294,7 @@ class Trust:
         self, a: Side, b: Side, i: np.ndarray, j: np.ndarray, *, refine: bool
     ) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, "k traits"], Bounds | None]:
         """The predicted distance, the other traits that an interval depends on, and bounds where they were taken."""
-        predicted = distances_of_pairs(a.vectors, np.stack([i, j], axis=1), b.vectors)
+        predicted = self._predicted(a, b, i, j)
         unusual = np.stack([a.unusualness[i], b.unusualness[j]], axis=1)
         plain = np.stack([unusual.max(axis=1), unusual.min(axis=1)], axis=1)
         if not refine:
@@ -305,6 +307,9 @@ class Trust:
         nearest = upper.min(axis=1)
         traits = np.concatenate([plain, ratios, np.sort(ratios, axis=1), below], axis=1)
         return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
+
+    def _predicted(self, a: Side, b: Side, i: np.ndarray, j: np.ndarray) -> Float64[np.ndarray, " k"]:
+        return self.cost.from_euclidean(distances_of_pairs(a.vectors, np.stack([i, j], axis=1), b.vectors))
 
     def _interval(
         self, model: IntervalModel, level: float, traits: Float64[np.ndarray, "k traits"], predicted: np.ndarray
@@ -362,6 +367,7 @@ class Trust:
         scale, near, far = (float(parts["distances"][name][0]) for name in ("scale", "near", "far"))
         shaped, calibrated = parts["distances"]["told"].tolist()
         return cls(
+            cost,
             place,
             Novelty(**parts["novelty"]),
             sketcher,

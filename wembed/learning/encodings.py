@@ -92,19 +92,14 @@ def suited(cost: GroundCost, measures: Measures) -> str:
     """The name of the encoding that suits the training measures best, as benchmarks/accuracy.py found it.
 
     On a line slices tell all, in the plane nearly all, if there are measures enough to learn the rest from; on the
-    sphere spherical harmonics tell most. Else optimal maps do.
+    sphere spherical harmonics tell most. Else optimal maps do, to fixed references, or, where atoms are few, to a
+    learned one.
     """
     if cost.is_great_circle:
         return HarmonicEncoding.kind
     dim = cost.coordinates(measures[:1]).dim
     if dim == 1 or (dim == 2 and len(measures) >= FEW_MEASURES):
         return QuantileEncoding.kind
-    return _by_maps(cost, measures)
-
-
-def _by_maps(cost: GroundCost, measures: Measures) -> str:
-    """The encoding by optimal maps to fixed references, found exactly, or, where atoms are few, to a learned one."""
-    dim = cost.coordinates(measures[:1]).dim
     return TransportEncoding.kind if dim <= 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
 
 
@@ -119,13 +114,14 @@ def slower(quick: str, cost: GroundCost, measures: Measures, share: float, pairs
         pairs: that were solved.
 
     Returns:
-        Maps alone where linear optimal transport is closer; maps beside slices, in the plane, where it comes near, or
-        where maps take little beside what the pairs took; else None, and where the quick one has such maps itself.
+        Maps alone where linear optimal transport is closer, or on the sphere comes near; maps beside slices, in the
+        plane, where it comes near, or where maps take little beside what the pairs took; else None, and where the quick
+        one has such maps itself.
     """
     if quick == TransportEncoding.kind:
         return None
-    if share < 1:
-        return _by_maps(cost, measures) if quick == HarmonicEncoding.kind else TransportEncoding.kind
+    if share < (_WORTH_MAPS if quick == HarmonicEncoding.kind else 1):
+        return TransportEncoding.kind
     if not (cost.is_euclidean and measures.dim == 2):
         return None
     worth = share < _WORTH_MAPS or CombinedEncoding.solves(measures) <= _CHEAP_MAPS * pairs

@@ -267,16 +267,15 @@ def compare(
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
         made += distances_between(probe, company).size
-    predicted = distances_of_pairs(vectors, asked)
+    predicted = cost.from_euclidean(distances_of_pairs(vectors, asked))
     predicted_hoods = _from_queries(vectors[pool], asking)
     errors = {"wembed": score(predicted, exact, cost.order, hoods, predicted_hoods)}
     used = np.unique(np.concatenate([asked.ravel(), pool]))
     rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
     for name, other in (others or {}).items():
         theirs = np.asarray(other.transform(measures[used]), dtype=np.float32)
-        errors[name] = score(
-            distances_of_pairs(theirs, rows), exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking)
-        )
+        read = cost.from_euclidean(distances_of_pairs(theirs, rows))
+        errors[name] = score(read, exact, cost.order, hoods, _from_queries(theirs[pool_rows], asking))
     by_chance = None if errors["wembed"].recall_at_10 is None else _NEIGHBORS / (len(pool) - 1)
     constant = score(np.full(len(exact), mean_distance), exact, cost.order)
     errors[MEAN] = replace(constant, recall_at_10=by_chance)

@@ -91,7 +91,7 @@ class Service:
         self.limits.check("pairs", len(a), "distances")
         left, right = await self._both(a, b)
         every = np.arange(len(a))
-        predicted = paired_distances(left.vectors, right.vectors).astype(np.float64)
+        predicted = self._model.cost.from_euclidean(paired_distances(left.vectors, right.vectors).astype(np.float64))
         plain = _plain(predicted, np.maximum(left.unusualness, right.unusualness))
         if asked.plain:
             return plain
@@ -108,7 +108,7 @@ class Service:
         count = len(a) * len(a if b is None else b)
         self.limits.check("pairs", count, "distances")
         left, right = await self._both(a, a if b is None else b)
-        predicted = distances_between(left.vectors, right.vectors).astype(np.float64)
+        predicted = self._model.cost.from_euclidean(distances_between(left.vectors, right.vectors).astype(np.float64))
         plain = _plain(predicted, np.maximum(left.unusualness[:, None], right.unusualness[None]))
         if asked.plain:
             return plain

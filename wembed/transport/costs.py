@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from wembed.errors import ArtifactError, MeasureError, SettingError
 from wembed.measures import Measures
@@ -118,6 +118,11 @@ class GroundCost:
         return isinstance(self.metric, str) and self.metric.startswith("great-circle")
 
     @property
+    def radius(self) -> float:
+        """Of the sphere on which arcs are as long as angles are under a great-circle metric; else 1."""
+        return float(np.rad2deg(1.0)) if isinstance(self.metric, str) and self.metric.endswith("degrees") else 1.0
+
+    @property
     def splits_translation(self) -> bool:
         """Whether W(mu, nu)^2 = |mean mu - mean nu|^2 + W(centred mu, centred nu)^2, as for euclidean W_2."""
         return self.is_euclidean and self.order == 2
@@ -212,11 +217,26 @@ class GroundCost:
         if not isinstance(self.metric, str):
             support = _classical_scaling(self.metric)
         elif self.is_great_circle:
-            support = _unit_vectors(measures.support, degrees=self.metric.endswith("degrees"))
-            support *= np.rad2deg(1.0) if self.metric.endswith("degrees") else 1.0
+            support = self.radius * _unit_vectors(measures.support, degrees=self.metric.endswith("degrees"))
         else:
             return measures
         return Measures(measures.offsets, support, measures.weights, measures.atoms, measures.grid)
+
+    def from_euclidean(self, lengths: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """W_p that Euclidean distances between vectors stand for.
+
+        Under great-circle metrics they are chords, and these the arcs over them: between single points that is exact,
+        and no vectors have arcs for distances. Under other metrics they are W_p themselves.
+        """
+        if not self.is_great_circle:
+            return lengths
+        return 2 * self.radius * np.arcsin(np.minimum(lengths / (2 * self.radius), 1), dtype=lengths.dtype)
+
+    def to_euclidean(self, distances: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """How far apart vectors have to be to stand for W_p: the inverse of `from_euclidean`."""
+        if not self.is_great_circle:
+            return distances
+        return 2 * self.radius * np.sin(distances / (2 * self.radius))
 
     def isometries(
         self, dim: int, count: int, rng: np.random.Generator, degrees: float = 10.0

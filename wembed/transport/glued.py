@@ -133,7 +133,7 @@ class References:
             return np.asarray(squares)
         if metric == "euclidean":
             return np.asarray(np.sqrt(squares))
-        return self._arcs(np.sqrt(squares))
+        return self.cost.from_euclidean(self.cost.radius * np.sqrt(squares))
 
     def _glue(self, together: Measures, reference: int, row: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Places, spread and W_p of one measure and one reference, both in `together`."""
@@ -169,11 +169,7 @@ class References:
         if self.cost.is_great_circle:
             from scipy.spatial.distance import cdist  # imported late, as SciPy is everywhere here
 
-            return np.asarray(self._arcs(cdist(places, points)) ** self.cost.order)
+            return np.asarray(self.cost.from_euclidean(self.cost.radius * cdist(places, points)) ** self.cost.order)
         cost = GroundCost() if self._squared else self.cost
         powers, unit = cost.powers(places, points)
         return np.asarray(powers * unit**cost.order)
-
-    def _arcs(self, chords: np.ndarray) -> np.ndarray:
-        arcs = 2 * np.arcsin(np.clip(chords / 2, 0, 1))
-        return np.asarray(np.rad2deg(arcs) if str(self.cost.metric).endswith("degrees") else arcs)

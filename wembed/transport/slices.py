@@ -58,12 +58,6 @@ class Slices:
     levels: int
     origin: Float64[np.ndarray, " axes"]
 
-    @property
-    def _radius(self) -> float:
-        """Of the sphere that `GroundCost.coordinates` puts places on Earth on; else 1."""
-        degrees = isinstance(self.cost.metric, str) and self.cost.metric == "great-circle-degrees"
-        return float(np.rad2deg(1.0)) if degrees else 1.0
-
     @classmethod
     def build(cls, measures: Measures, cost: GroundCost, seed: int = 0) -> "Slices":
         """Lines for measures like these; a cost matrix has been checked."""
@@ -91,7 +85,7 @@ class Slices:
                 assert placed.atoms is not None  # cost.check has seen to it
                 quantiles[row] = _averaged(self.lines[:, placed.atoms[own]], weights, self.levels)
                 continue
-            points = (placed[row].support - self.origin) / self._radius
+            points = (placed[row].support - self.origin) / self.cost.radius
             quantiles[row] = _averaged(self.lines @ points.T, weights, self.levels)
             if means is not None and factors is not None:
                 means[row] = weights @ points
@@ -109,7 +103,7 @@ class Slices:
         if a.means is not None and b.means is not None and a.factors is not None and b.factors is not None:
             shift = np.square(a.means[i] - b.means[j]).sum(axis=1)
             found = np.maximum(found, np.sqrt(shift + _bures(a.factors[i], b.factors[j])))
-        return found * self._radius
+        return found * self.cost.radius
 
     def _of_lines(self, moved: Float64[np.ndarray, "k lines levels"]) -> Float64[np.ndarray, " k"]:
         metric, p = self.cost.metric, self.cost.order
