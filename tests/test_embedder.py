@@ -582,7 +582,7 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
     [
         (
             {"encoder": "magic"},
-            "unknown encoder 'magic'; choose one of auto, quantiles, transport, combined, sinkhorn, harmonics",
+            "unknown encoder 'magic'; choose one of auto, quantiles, transport, combined, sinkhorn, dwe",
         ),
         ({"metric": "magic"}, "unknown metric 'magic'"),
         ({"order": 0.5}, "order is 0.5"),

@@ -550,7 +550,7 @@ def test_blocks_without_gradient_agree_with_one_block_with_it(monkeypatch: pytes
         (GroundCost(), clouds(0, dim=1), "quantiles"),
         (GroundCost(order=1), clouds(0, dim=2)[np.arange(200) % 40], "quantiles"),
         (GroundCost(order=1), clouds(0, dim=2)[np.arange(199) % 40], "transport"),
-        (GroundCost("great-circle", 1), clouds(0, dim=2), "harmonics"),
+        (GroundCost("great-circle", 1), clouds(0, dim=2), "transport"),
         (GroundCost(), clouds(0, dim=50), "sinkhorn"),
         (GroundCost(), Measures.from_point_clouds([np.eye(100)[:, :3] * scale for scale in (1, 2)]), "transport"),
     ],

@@ -17,7 +17,7 @@ from wembed.learning.curve import LearningCurve
 from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_decoding, joint_decoding
 from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
-from wembed.learning.geometric import CombinedEncoding, LinearEncoding
+from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
@@ -268,7 +268,7 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
         compared[LinearEncoding.kind] = linear.error(few)
         share = linear.error(few) / error if error else np.inf
         second = slower(first, recipe.cost, measures[solved.learned_from], share, solved.total)
-        if second is not None and second != CombinedEncoding.kind:
+        if second == TransportEncoding.kind:
             found, compared[second] = learn_closer(measures, solved, recipe, second, checkpoint, found)
             second = None
         if linear.is_closer(found, few):

@@ -10,47 +10,12 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = [
-    "AuxiliaryHead",
-    "DWEEncoder",
-    "LinearEncoder",
-    "PerceptronEncoder",
-    "ProjectionEncoder",
-    "TurnedEncoder",
-]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder", "TurnedEncoder"]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
 
-class LinearEncoder(nn.Module):
-    """A linear map that starts as the features, or their principal components where fewer numbers are wanted."""
-
-    def __init__(self, features: int, dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, dim, bias=False)
-
-    def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
-        """Set the starting point from the features of the training measures."""
-        dim, numbers = self.linear.weight.shape
-        self._start_along(torch.eye(numbers) if dim >= numbers else _principal_axes(torch.from_numpy(features), dim))
-
-    def _start_along(self, axes: torch.Tensor) -> None:
-        with torch.no_grad():
-            self.linear.weight.zero_()
-            self.linear.weight[: len(axes)] = axes
-
-    def lengthen(self, factor: float) -> None:
-        """Multiply the linear map."""
-        with torch.no_grad():
-            self.linear.weight.mul_(factor)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Vectors (n, dim) of features (n, features)."""
-        vectors: torch.Tensor = self.linear(features)
-        return vectors
-
-
-class PerceptronEncoder(LinearEncoder):
+class PerceptronEncoder(nn.Module):
     """A linear map plus a small multilayer perceptron on features that are nearly isometric already.
 
     The linear map starts as the projection on the principal components of the features, and the perceptron small, so
@@ -64,10 +29,11 @@ class PerceptronEncoder(LinearEncoder):
     _SHARE = 0.2  # of the perceptron in the output at the start: keeps the first steps of training calm
 
     def __init__(self, features: int, dim: int, width: int = 512) -> None:
-        super().__init__(features, dim)
+        super().__init__()
         self.width = width
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("scale", torch.ones(()))
+        self.linear = nn.Linear(features, dim, bias=False)
         last = nn.Linear(width, dim, bias=False)
         with torch.no_grad():
             last.weight.mul_(0.1)
@@ -76,10 +42,17 @@ class PerceptronEncoder(LinearEncoder):
     def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
         """Set the starting point from the features of the training measures."""
         known = torch.from_numpy(features)
+        principal = _principal_axes(known, self.linear.out_features)
         with torch.no_grad():
             self.centre.copy_(known.mean(dim=0))
             self.scale.copy_((known - self.centre).std().clamp_min(1e-3))  # of a typical distance: below is rounding
-        self._start_along(_principal_axes(known, self.linear.out_features))
+            self.linear.weight.zero_()
+            self.linear.weight[: len(principal)] = principal
+
+    def lengthen(self, factor: float) -> None:
+        """Multiply the linear map."""
+        with torch.no_grad():
+            self.linear.weight.mul_(factor)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Vectors (n, dim) of features (n, features)."""

@@ -17,7 +17,6 @@ from wembed.learning.geometric import (
     QuantileEncoding,
     TransportEncoding,
 )
-from wembed.learning.harmonics import HarmonicEncoding
 from wembed.learning.losses import squared_distance_error
 from wembed.learning.sinkhorn import SinkhornEncoding
 from wembed.measures import Measures
@@ -81,7 +80,6 @@ ENCODINGS: dict[str, type[Encoding]] = {
         TransportEncoding,
         CombinedEncoding,
         SinkhornEncoding,
-        HarmonicEncoding,
         PixelEncoding,
         LinearEncoding,
     )
@@ -91,16 +89,15 @@ ENCODINGS: dict[str, type[Encoding]] = {
 def suited(cost: GroundCost, measures: Measures) -> str:
     """The name of the encoding that suits the training measures best, as benchmarks/accuracy.py found it.
 
-    On a line slices tell all, in the plane nearly all, if there are measures enough to learn the rest from; on the
-    sphere spherical harmonics tell most. Else optimal maps do, to fixed references, or, where atoms are few, to a
+    On a line slices tell all, in the plane and on the sphere nearly all, if there are measures enough to learn the rest
+    from. Else optimal maps do: to fixed references, found exactly; or, where atoms are few beyond the plane, to a
     learned one.
     """
-    if cost.is_great_circle:
-        return HarmonicEncoding.kind
     dim = cost.coordinates(measures[:1]).dim
-    if dim == 1 or (dim == 2 and len(measures) >= FEW_MEASURES):
+    on_surface = dim == 2 or cost.is_great_circle
+    if dim == 1 or (on_surface and len(measures) >= FEW_MEASURES):
         return QuantileEncoding.kind
-    return TransportEncoding.kind if dim <= 2 or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
+    return TransportEncoding.kind if on_surface or measures.sizes.max() > _FEW_ATOMS else SinkhornEncoding.kind
 
 
 def slower(quick: str, cost: GroundCost, measures: Measures, share: float, pairs: int) -> str | None:
@@ -114,13 +111,12 @@ def slower(quick: str, cost: GroundCost, measures: Measures, share: float, pairs
         pairs: that were solved.
 
     Returns:
-        Maps alone where linear optimal transport is closer, or on the sphere comes near; maps beside slices, in the
-        plane, where it comes near, or where maps take little beside what the pairs took; else None, and where the quick
-        one has such maps itself.
+        Maps alone where linear optimal transport is closer; maps beside slices, in the plane, where it comes near, or
+        where maps take little beside what the pairs took; else None, and where the quick one has such maps itself.
     """
     if quick == TransportEncoding.kind:
         return None
-    if share < (_WORTH_MAPS if quick == HarmonicEncoding.kind else 1):
+    if share < 1:
         return TransportEncoding.kind
     if not (cost.is_euclidean and measures.dim == 2):
         return None

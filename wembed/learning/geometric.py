@@ -24,7 +24,7 @@ from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, of_block, work_of
 
-__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding", "starting_scale"]
+__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
@@ -53,14 +53,16 @@ class GeometricEncoding(Encoding):
 
     Measures under another metric are laid out in coordinates first. Those of a cost matrix are kept and not found
     again: eigenvectors may come out turned on another machine. For euclidean W_2 the centroid stands beside what is
-    learned, because W_2^2 = |difference of means|^2 + W_2^2 of the centred measures.
+    learned, because W_2^2 = |difference of means|^2 + W_2^2 of the centred measures; on the sphere too, where centroids
+    are no farther apart than vectors have to be, by Jensen's inequality, and single points as far.
     """
 
     def __init__(self, cost: GroundCost, centre: np.ndarray, dim: int | None, places: np.ndarray | None) -> None:
         self.cost = cost
         self.centre = centre  # subtracted from centroids, so that float32 keeps their digits
         self.places = places
-        self.exact_dim = len(centre) if cost.splits_translation and (dim is None or dim > len(centre)) else 0
+        beside = (cost.splits_translation or cost.is_great_circle) and (dim is None or dim > len(centre))
+        self.exact_dim = len(centre) if beside else 0
         self.loss = distance_error
 
     @staticmethod
@@ -84,14 +86,14 @@ class GeometricEncoding(Encoding):
                 )
 
     def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
-        if not self.exact_dim or self.places is not None:
+        if not self.exact_dim or self.cost.is_great_circle:
             return None
         return np.asarray(vectors[:, -self.exact_dim :] + self.centre, dtype=np.float64)
 
     def exact_part(self, measures: Measures) -> Float32[np.ndarray, "n exact"]:
         if not self.exact_dim:
             return super().exact_part(measures)
-        return np.asarray(measures.centroids() - self.centre, dtype=np.float32)
+        return np.asarray(self.placed(measures).centroids() - self.centre, dtype=np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"centre": self.centre} if self.places is None else {"centre": self.centre, "places": self.places}
@@ -160,7 +162,7 @@ class _FeatureEncoding(GeometricEncoding):
         assert not isinstance(self.module, TurnedEncoder)  # before training
         self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
         if isinstance(self.module, PerceptronEncoder):
-            self.module.lengthen(starting_scale(self.module.linear, examples, self.loss))
+            self.module.lengthen(_starting_scale(self.module.linear, examples, self.loss))
 
     def finish(self, examples: Examples) -> None:
         turns = self.turns
@@ -468,7 +470,7 @@ def _training_turns(measures: int) -> int:
     return min(max(_MAPPED_IN_TURNS // measures, _TURNS), _TRAINING_TURNS)
 
 
-def starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
+def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
     """The factor on a linear map of the features that makes its distances fit the training pairs."""
     pairs, exact = examples.train_pairs[:_SCALE_PAIRS], examples.train_distances[:_SCALE_PAIRS]
     used, place = np.unique(pairs, return_inverse=True)
