@@ -84,7 +84,7 @@ class GeometricEncoding(Encoding):
                 )
 
     def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
-        if not self.exact_dim or self.places is not None:
+        if not self.exact_dim:
             return None
         return np.asarray(vectors[:, -self.exact_dim :] + self.centre, dtype=np.float64)
 
