@@ -1,5 +1,7 @@
 """Distorted measures: near what they were made of, and none of it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,36 @@ def test_diracs_stay_diracs() -> None:
     made = distorted(Measures.from_point_clouds([np.ones((1, 2)), np.zeros((1, 2))]), 4)
     assert made.sizes.tolist() == [1, 1, 1, 1]
     assert np.isfinite(made.support).all()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 30])
+def test_distortions_do_not_depend_on_how_many_atoms_are_looked_at_in_one_go(
+    dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(dim)
+    clouds = [rng.normal(size=(int(rng.integers(1, 60)), dim)) + 3 for _ in range(9)]
+    measures = Measures.from_point_clouds(clouds, [rng.uniform(0.5, 1, len(cloud)) for cloud in clouds])
+    whole = distorted(measures, 50, seed=dim)
+    monkeypatch.setattr(augmentation, "_BLOCK_COORDINATES", 40 * dim)
+    parts = distorted(measures, 50, seed=dim)
+    np.testing.assert_array_equal(parts.sizes, whole.sizes)
+    np.testing.assert_allclose(parts.support, whole.support, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(parts.weights, whole.weights)
+
+
+@pytest.mark.parametrize("kind", ["clouds", "images"])
+def test_distorting_takes_little_more_memory_than_what_it_makes(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    if kind == "clouds":
+        measures = Measures.from_point_clouds([rng.normal(size=(150, 2)) for _ in range(50)])
+    else:
+        measures = Measures.from_images(rng.integers(0, 3, (50, 15, 15)))
+    tracemalloc.start()
+    try:
+        made = distorted(measures, 6_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    result = made.support.nbytes + made.weights.nbytes + made.offsets.nbytes
+    assert result > 2e7
+    assert peak < result + 2e7

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from strategies import NORMS, generators, lengths, norms, orders
 
-from wembed import ArtifactError, GroundCost, Measures, SettingError
+from wembed import ArtifactError, Embedder, GroundCost, Measures, SettingError, TrainingSettings
+from wembed.transport import costs
 from wembed.transport.costs import METRICS
 
 EARTH = 6371.0088  # km, the mean radius
@@ -315,6 +318,43 @@ def test_coordinates_keep_weights_and_atoms():
     moved = GroundCost(1.0 - np.eye(6)).coordinates(measures)
     assert moved.weights is measures.weights
     assert moved.atoms is measures.atoms
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the matrices whose points were laid out, one after the other."""
+    sizes: list[int] = []
+    scaling = costs._classical_scaling
+    monkeypatch.setattr(costs, "_classical_scaling", lambda matrix: [sizes.append(len(matrix)), scaling(matrix)][1])
+    return sizes
+
+
+def test_a_fit_lays_out_the_points_of_a_matrix_once(scaled, tmp_path):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(60, 3))
+    bags = Measures.from_histograms(rng.uniform(size=(40, 60)) < 0.1, np.arange(60.0))
+    training = TrainingSettings(steps=3)
+    fitted = Embedder(cdist(points, points), 1, pairs=300, training=training, references=0, n_jobs=1).fit(bags)
+    fitted.encode(bags)
+    fitted.save(tmp_path)
+    assert scaled == [60]
+
+
+@given(generators(), st.integers(1, 12))
+def test_coordinates_that_were_found_change_nothing_else_of_a_cost(rng, size):
+    points = rng.normal(size=(size, 2))
+    fresh, used = (GroundCost(cdist(points, points), 1) for _ in range(2))
+    found = used.coordinates(on_support(np.arange(float(size)))).support
+    assert used == fresh
+    assert hash(used) == hash(fresh)
+    assert used.as_dict() == fresh.as_dict()
+    assert pickle.dumps(used) == pickle.dumps(fresh)  # a worker process is sent no more
+    sent = pickle.loads(pickle.dumps(used))
+    assert sent == used
+    again = sent.coordinates(on_support(np.arange(float(size)))).support
+    np.testing.assert_allclose(cdist(again, again), cdist(found, found), atol=1e-5)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 0  # others are given it too
 
 
 # ---- isometries

@@ -544,6 +544,78 @@ def test_blocks_without_gradient_agree_with_one_block_with_it(monkeypatch: pytes
         assert module(atoms[:0]).shape == (0, 5)
 
 
+@pytest.fixture(scope="module", params=[1, 2])
+def of_small_clouds(request: pytest.FixtureRequest) -> Learned:
+    embedder = Embedder(
+        order=request.param, encoder="sinkhorn", pairs=300, training=TrainingSettings(steps=3), n_jobs=1
+    )
+    return embedder.fit(clouds(0))._learned
+
+
+def with_large_ones(seed: int, count: int = 60) -> Measures:
+    """Small clouds, and among them a few of some hundreds of atoms."""
+    large = Measures.from_point_clouds([np.random.default_rng(seed).normal(size=(n, DIM)) for n in (700, 300, 90)])
+    order = np.random.default_rng(seed).permutation(count + len(large))
+    return Measures.concatenate([clouds(seed, count), large])[order]
+
+
+@pytest.mark.parametrize("most", [1, 20_000, 1 << 24])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_vector_of_sinkhorn_is_the_same_beside_measures_of_any_size(
+    of_small_clouds: Learned, seed: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinkhorn, "_INPUT_NUMBERS", most)
+    measures = with_large_ones(seed)
+    together = of_small_clouds.encode(measures)
+    alone = np.concatenate([of_small_clouds.encode(measures[[row]]) for row in range(len(measures))])
+    maps = len(of_small_clouds.encoding.module.reference) * DIM
+    np.testing.assert_allclose(alone[:, :maps], together[:, :maps], rtol=0, atol=1e-6 * np.abs(together).max())
+    # Roots of covariances of low rank round to some 1e-4, by whichever Gram matrix is the smaller in a block.
+    np.testing.assert_allclose(alone, together, rtol=0, atol=3e-4 * np.abs(together).max())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_large_measure_makes_no_others_large(
+    of_small_clouds: Learned, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, joined, seen = with_large_ones(seed), list[int](), list[int]()
+    encoder, inputs = sinkhorn.SinkhornEncoder, sinkhorn.SinkhornEncoding.inputs
+    inner = encoder._joined
+    monkeypatch.setattr(
+        encoder, "_joined", lambda self, atoms: [joined.append(atoms[..., 0].numel()), inner(self, atoms)][1]
+    )
+    monkeypatch.setattr(
+        sinkhorn.SinkhornEncoding, "inputs", lambda *given: [found := inputs(*given), seen.append(found.size)][0]
+    )
+    most = 700 * (DIM + 1)
+    monkeypatch.setattr(sinkhorn, "_INPUT_NUMBERS", most)
+    of_small_clouds.encode(measures)
+    assert max(seen) <= most < len(measures) * most / 10
+    assert sum(joined) < 2 * measures.sizes.sum()
+
+
+@pytest.mark.parametrize("dim", [None, 10])
+def test_where_sinkhorn_starts_does_not_depend_on_the_order_of_measures(dim: int | None) -> None:
+    measures, rng = clouds(0, 30, 20), np.random.default_rng(0)
+    pairs, order = rng.integers(30, size=(80, 2)), rng.permutation(30)
+    exact, place = rng.uniform(1, 2, size=80), np.argsort(order)
+    started = []
+    for part, listed in ((measures, pairs), (measures[order], place[pairs])):
+        torch.manual_seed(0)
+        encoding = sinkhorn.SinkhornEncoding.build(GroundCost(order=1), measures, dim, 0)
+        seen = encoding.copies(part, 1.0, 0)
+        encoding.start_from(Examples(seen, encoding.exact_part(part), listed, exact, listed, exact))
+        started.append([encoding.module.log_softness.exp(), encoding.module.log_scales.exp()])
+    torch.testing.assert_close(*started, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_of_training_is_as_wide_as_its_own_measures(of_small_clouds: Learned) -> None:
+    module, small = of_small_clouds.encoding.module, torch.rand(9, 4, DIM + 1)
+    small[..., -1] /= small[..., -1].sum(dim=1, keepdim=True)
+    wide = torch.nn.functional.pad(small, (0, 0, 0, 40))
+    torch.testing.assert_close(module(wide), module(small), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("cost", "measures", "name"),
     [

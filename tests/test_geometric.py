@@ -6,7 +6,8 @@ import torch
 
 from wembed import GroundCost, Measures
 from wembed.learning import geometric
-from wembed.learning.geometric import QuantileEncoding
+from wembed.learning.geometric import GeometricEncoding, LinearEncoding, QuantileEncoding
+from wembed.learning.sinkhorn import SinkhornEncoding
 
 
 def clouds(dim: int, count: int = 30, atoms: int = 6, shift: float = 0.0) -> Measures:
@@ -74,6 +75,22 @@ def test_the_second_task_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert len(task.features) == 1_200
     monkeypatch.setattr(geometric, "_AUXILIARY_BYTES", 400_000)
     assert encoding(measures).auxiliary(measures, 1.0, 10**9, 0, 1, None) is None
+
+
+@pytest.mark.parametrize("kind", [QuantileEncoding, LinearEncoding, SinkhornEncoding])
+def test_vectors_hold_the_centroid_for_euclidean_w2_alone(kind: type[GeometricEncoding]) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20, 3))
+    bags = Measures.from_histograms(rng.uniform(size=(9, 20)), points)
+    matrix = np.linalg.norm(points[:, None] - points, axis=2)
+    for metric, order in (("euclidean", 1), ("cityblock", 2), (matrix, 1), (matrix, 2)):
+        other = kind.build(GroundCost(metric, order), bags, None, 0)
+        assert other.centroids(rng.normal(size=(4, other.dim))) is None
+    split = kind.build(GroundCost(), bags, None, 0)
+    vectors = np.concatenate([rng.normal(size=(9, split.dim - 3)), split.exact_part(bags)], axis=1)
+    found = split.centroids(vectors)
+    assert found is not None
+    np.testing.assert_allclose(found, bags.centroids(), atol=1e-6)
 
 
 def test_long_rows_are_cut_to_their_principal_axes() -> None:

@@ -120,8 +120,10 @@ class Learned:
         vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
         encoding.module.to(device)
         with bar(verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
-            for start in range(0, len(measures), _BATCH):
+            start = 0
+            while start < len(measures):
                 batch = measures[start : start + _BATCH]
+                batch = batch[: encoding.at_once(batch)]
                 within = of_block(show, start, len(batch), len(measures))
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
                     inputs = torch.from_numpy(see(start, batch, within))
@@ -135,7 +137,8 @@ class Learned:
                         f"measure {start + int(np.argmin(finite))} lies too far out for a vector of float32: "
                         f"this model was fitted on distances about {self.unit:.1e}; check its unit"
                     )
-                show(start + len(batch), len(measures))
+                start += len(batch)
+                show(start, len(measures))
         return vectors
 
 

@@ -81,6 +81,10 @@ class Encoding(ABC):
     ) -> Float32[np.ndarray, "n *shape"]:
         """What the encoder sees of each measure, lengths in units of a typical distance."""
 
+    def at_once(self, measures: Measures) -> int:
+        """How many of the measures, from the first on, may be encoded in one go: all, unless inputs would be large."""
+        return len(measures)
+
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """What a saved model says of the features."""

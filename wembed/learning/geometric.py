@@ -105,7 +105,8 @@ class GeometricEncoding(Encoding):
     def layout(cost: GroundCost, training: Measures) -> tuple[Measures, np.ndarray, np.ndarray | None]:
         """The measures in coordinates, the mean of their centroids, and the coordinates if they have to be kept."""
         placed = cost.coordinates(training)
-        return placed, placed.centroids().mean(axis=0), None if isinstance(cost.metric, str) else placed.support
+        places = None if isinstance(cost.metric, str) else placed.support.copy()  # others share what the cost keeps
+        return placed, placed.centroids().mean(axis=0), places
 
 
 class _FeatureEncoding(GeometricEncoding):

@@ -1,7 +1,7 @@
 """Linear optimal transport to a learned reference, its maps found by Sinkhorn's iterations, and covariances beside."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ _TRIED_PAIRS = 1_792  # that the softness is chosen by
 _PRINCIPAL_MEASURES = 2_000
 _REACH = 10.0  # a step of training moves the reference this much farther than a weight
 _BLOCK_NUMBERS = 1 << 22  # reference atoms times atoms of measures in one go, where no gradient is taken
+_INPUT_NUMBERS = 1 << 24  # of measures that are encoded in one go, all as wide as the widest
 _TINY = 1e-9
 
 
@@ -67,15 +68,29 @@ class SinkhornEncoder(nn.Module):
 
     def forward(self, atoms: torch.Tensor) -> torch.Tensor:
         """Vectors (n, size) of measures (n, most atoms, dim + 1): points, and weights, 0 where there is no atom."""
-        vectors = [self._joined(block) for block in self._blocks(atoms)]
-        return torch.cat(vectors if self.shorten is None else [self.shorten(block) for block in vectors])
+        vectors = atoms.new_empty(len(atoms), self.size if self.shorten is None else self.shorten.out_features)
+        for rows, block in self._blocks(atoms):
+            vectors[rows] = self._joined(block) if self.shorten is None else self.shorten(self._joined(block))
+        return vectors
 
-    def _blocks(self, atoms: torch.Tensor) -> list[torch.Tensor]:
-        """All measures at once where a gradient is taken; else so many as keep memory bounded."""
+    def _blocks(self, atoms: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Rows, and the measures in them, no wider than the widest.
+
+        All at once where a gradient is taken; else so many as keep memory bounded, of which none has less than half
+        the atoms of another.
+        """
+        widths = _widths(atoms)
         if torch.is_grad_enabled():
-            return [atoms]
-        rows = max(1, _BLOCK_NUMBERS // (len(self.reference) * max(1, atoms.shape[1])))
-        return [atoms[start : start + rows] for start in range(0, max(1, len(atoms)), rows)]
+            yield torch.arange(len(atoms), device=atoms.device), atoms[:, : max(widths.tolist(), default=1)]
+            return
+        widths, order = widths.sort(descending=True, stable=True)
+        start = 0
+        while start < len(order):
+            widest = int(widths[start])
+            most = max(1, _BLOCK_NUMBERS // (len(self.reference) * widest))
+            rows = order[start : min(start + most, int((2 * widths >= widest).sum()))]
+            yield rows, atoms[rows, :widest]
+            start += len(rows)
 
     def _joined(self, atoms: torch.Tensor) -> torch.Tensor:
         """Vectors before they are made shorter."""
@@ -122,7 +137,9 @@ class SinkhornEncoder(nn.Module):
         with torch.no_grad():
             self.roots.start_from(covariance)
             self.reference.copy_(torch.from_numpy(drawn).float() @ spread.float() / _REACH)
-            blocks = [_centred(block) for block in self._blocks(tried)]
+            rows, seen = zip(*self._blocks(tried), strict=True)
+            place = torch.cat(rows).argsort().numpy()[place]
+            blocks = [_centred(block) for block in seen]
             beside_them = [squares(parts) for parts in zip(*(self._beside(*block) for block in blocks), strict=True)]
             for softness in _SOFTNESS:
                 self.log_softness.fill_(math.log(softness))
@@ -136,10 +153,16 @@ class SinkhornEncoder(nn.Module):
             self.log_scales.copy_(torch.from_numpy(np.log(factors.clip(1e-12, 1e12)) / 2))
             if self.shorten is not None:
                 some = np.sort(np.random.default_rng([seed, 8]).permutation(len(atoms))[:_PRINCIPAL_MEASURES])
-                vectors = torch.cat([self._joined(block) for block in self._blocks(atoms[torch.from_numpy(some)])])
+                vectors = torch.cat([self._joined(block) for _, block in self._blocks(atoms[torch.from_numpy(some)])])
                 _, _, axes = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
                 self.shorten.weight.zero_()
                 self.shorten.weight[: len(axes)] = axes[: len(self.shorten.weight)]
+
+
+def _widths(atoms: torch.Tensor) -> torch.Tensor:
+    """How many of the columns of each measure there are up to its last atom: 1 or more."""
+    columns = torch.arange(1, atoms.shape[1] + 1, device=atoms.device)
+    return ((atoms[..., -1] > 0) * columns).amax(dim=1).clamp_min(1)
 
 
 def _centred(atoms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -211,6 +234,10 @@ class SinkhornEncoding(GeometricEncoding):
         atoms[inside, :-1] = (placed.points() - np.repeat(origin, placed.sizes, axis=0)) / unit
         atoms[inside, -1] = placed.weights
         return atoms
+
+    def at_once(self, measures: Measures) -> int:
+        numbers = np.maximum.accumulate(measures.sizes) * np.arange(1, len(measures) + 1) * (len(self.centre) + 1)
+        return max(1, int(np.count_nonzero(numbers <= _INPUT_NUMBERS)))
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)

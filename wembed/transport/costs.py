@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -83,6 +84,10 @@ class GroundCost:
 
     def __hash__(self) -> int:
         return hash(tuple(self.as_dict().items()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is cached, which worker processes have no use for."""
+        return {"metric": self.metric, "order": self.order}
 
     def as_dict(self) -> dict[str, Any]:
         """What identifies this cost, for manifests: a matrix is named by its hash."""
@@ -215,7 +220,7 @@ class GroundCost:
         multidimensional scaling of its support (Torgerson 1952); other metrics keep their points.
         """
         if not isinstance(self.metric, str):
-            support = _classical_scaling(self.metric)
+            support = self._scaling
         elif self.is_great_circle:
             support = self.radius * _unit_vectors(measures.support, degrees=self.metric.endswith("degrees"))
         else:
@@ -237,6 +242,14 @@ class GroundCost:
         if not self.is_great_circle:
             return distances
         return 2 * self.radius * np.sin(distances / (2 * self.radius))
+
+    @cached_property
+    def _scaling(self) -> Float64[np.ndarray, "s axes"]:
+        """Coordinates of the points of a cost matrix, found once: it takes their number cubed."""
+        assert not isinstance(self.metric, str)
+        support = _classical_scaling(self.metric)
+        support.flags.writeable = False  # everybody is given the same array
+        return support
 
     def isometries(
         self, dim: int, count: int, rng: np.random.Generator, degrees: float = 10.0
