@@ -1,5 +1,6 @@
 """Decoders: what they make of vectors is near to the measures, about the same centroids, and saved with the model."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,19 @@ def test_another_fit_forgets_the_decoder(decoding: Embedder, some_digits: Measur
     assert again.decoder_error_ is None
     with pytest.raises(SettingError, match="has no decoder"):
         again.decode(again.transform(some_digits[:2]))
+
+
+def test_a_decoder_is_not_taken_before_its_error_is_known(
+    fitted: Embedder, some_digits: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    embedder = copy.copy(fitted)
+    monkeypatch.setattr("wembed.embedder.exact_distances", stop)
+    with pytest.raises(KeyboardInterrupt):
+        embedder.fit_decoder(some_digits[:30], steps=1, mixtures=0)
+    assert embedder.decoder is None
 
 
 def test_clouds_on_the_sphere_are_not_decoded() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -276,6 +277,36 @@ def test_rounds_are_the_same_in_memory_in_a_store_and_again(quick: TrainingSetti
     assert not list(tmp_path.glob("*.safetensors"))
     for other in (kept, again):
         np.testing.assert_array_equal(other.transform(measures), alone.transform(measures))
+
+
+@pytest.mark.parametrize(
+    "late", ["learned.Candidate.seconds_a_measure", "embedder.Embedder._trusted", "embedder.exact_distances"]
+)
+def test_a_fit_that_is_interrupted_leaves_the_embedder_as_it_was(
+    late: str, quick: TrainingSettings, some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(embedder: Embedder) -> None:
+        embedder.set_params(training=along)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"wembed.{late}", stop)
+            with pytest.raises(KeyboardInterrupt):
+                embedder.fit(some_digits[60:])
+
+    along = replace(quick, reconstruction=0.01)
+    settings = {"encoder": "quantiles", "pairs": 300, "references": 0, "n_jobs": 1}
+    fresh = Embedder(**settings)
+    interrupted(fresh)
+    with pytest.raises(wembed.NotFittedError, match="call fit"):
+        fresh.transform(some_digits)
+    embedder = Embedder(**settings, training=quick).fit(some_digits[:60])
+    embedder.save(tmp_path / "before")
+    interrupted(embedder)
+    embedder.save(tmp_path / "after")
+    before, after = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("before", "after"))
+    assert after == before
 
 
 @pytest.mark.usefixtures("small_rounds")

@@ -122,6 +122,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             what their vectors decode to; None without one.
     """
 
+    errors_: dict[str, Any] | None
     _decoding: Decoding | None
 
     def __init__(
@@ -227,21 +228,25 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             found, error = learn_closer(measures, solved, recipe, second, own, found)
             by_maps = Round(solved.total, found.error(solved), 0.0, time.perf_counter() - started)
             curve = replace(curve, second=by_maps, compared={**curve.compared, second: error})
-        self._learned, self._decoding, self._grid = found.learned, found.learned.decoding, measures.grid
-        self.encoder_, self.dim_ = found.learned.encoding.kind, found.learned.encoding.dim
-        self.split_, self.history_ = solved.split, found.learned.history
-        self.learning_curve_ = replace(curve, seconds_a_measure=found.seconds_a_measure(measures, solved.split, recipe))
+        learned, decoding = found.learned, found.learned.decoding
+        curve = replace(curve, seconds_a_measure=found.seconds_a_measure(measures, solved.split, recipe))
+        trust = self._trusted(measures, solved, found, recipe)
+        if decoding is not None:
+            decoding.module.stretched(learned.free_dim, learned.scale)
+        unseen = measures[solved.split.validation]
+        decoder_error = None if decoding is None else self._decoder_error(learned, decoding, unseen)
+        digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
+        parents = {"measures": measures.fingerprint, "distances": solved.digest}
+        # Nothing from here on takes time: a fit that is interrupted leaves the Embedder as it was.
+        self.encoder_, self.dim_ = learned.encoding.kind, learned.encoding.dim
+        self.split_, self.history_, self.learning_curve_ = solved.split, learned.history, curve
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
-        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
-        self._trust = self._trusted(measures, solved, found, recipe)
-        if self._decoding is not None:
-            self._decoding.module.stretched(found.learned.free_dim, found.learned.scale)
-        self.decoder_error_ = None if self._decoding is None else self._decoder_error(measures[self.split_.validation])
-        self.errors_: dict[str, Any] | None = None
-        self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
-        self._calibrated_on = self._digests[self.split_.calibration]
+        self.decoder_error_, self.errors_ = decoder_error, None
+        self._decoding, self._trust, self._grid = decoding, trust, measures.grid
+        self._digests, self._calibrated_on, self._parents = digests, digests[solved.split.calibration], parents
         self._fitted = self.get_params(deep=False)
+        self._learned = learned
         forget(own)
         return self
 
@@ -547,7 +552,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "for vectors of usual ones a decoder that learns from these may be of no use",
         )
         with self._shown() as shown:
-            self._decoding, unseen = learned_decoding(
+            decoding, unseen = learned_decoding(
                 measures,
                 self.encode,
                 self._learned.free_dim,
@@ -555,15 +560,18 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
                 shown,
             )
-        self.decoder_error_ = self._decoder_error(measures[unseen])
+        error = self._decoder_error(self._learned, decoding, measures[unseen])
+        self._decoding, self.decoder_error_ = decoding, error
         return self
 
-    def _decoder_error(self, measures: Measures) -> float:
+    def _decoder_error(self, learned: Learned, decoding: Decoding, measures: Measures) -> float:
         """Mean W_p between measures, some of many, and what they decode to."""
         some = measures[:_DECODED]
+        vectors = learned.encode(some, self.device, self.n_jobs, self.verbose)
+        made = decoding(vectors, learned.encoding.centroids(vectors), self.device)
         pairs = np.stack([np.arange(len(some)), np.arange(len(some)) + len(some)], axis=1)
-        both = Measures.concatenate([some, self.decode(self.encode(some))])
-        return float(exact_distances(both, pairs, self.cost, self.n_jobs).mean())
+        both = Measures.concatenate([some, made])
+        return float(exact_distances(both, pairs, learned.encoding.cost, self.n_jobs).mean())
 
     def decode(self, vectors: Any) -> Measures:
         """The measure of each vector (n, dim): `decode(transform(m))` is near to m.
