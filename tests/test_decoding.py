@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_training import past_types
 
 import wembed
 from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
 from wembed.learning.decoders import ImageDecoder
-from wembed.learning.decoding import ImageDecoding
+from wembed.learning.decoding import DecoderSettings, ImageDecoding
 from wembed.readers import digits
 
 
@@ -142,6 +143,23 @@ def test_what_cannot_be_decoded_is_told(fitted: Embedder, decoding: Embedder, so
         decoding.fit_decoder(some_digits, steps=0)
     with pytest.raises(MeasureError, match="dimension"):
         decoding.fit_decoder(clouds(20))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"atoms": 0}, {"atoms": 2.5}, {"steps": 2.5}, {"mixtures": -1}, {"seed": -1}, {"n_jobs": 0}],
+)
+def test_settings_of_a_decoder_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    settings = {"atoms": 8, "steps": 1, "mixtures": None, "seed": 0, "n_jobs": 1, "device": "cpu"}
+    with pytest.raises(SettingError, match=f"^{name}={value}; give a "):
+        past_types(DecoderSettings, **{**settings, **wrong})
+
+
+def test_a_decoder_keeps_numbers_of_numpy_as_plain_ones() -> None:
+    numbers = dict.fromkeys(("atoms", "steps", "mixtures", "seed"), np.int64(1))
+    settings = past_types(DecoderSettings, **numbers, n_jobs=1, device="cpu")
+    assert {type(getattr(settings, name)) for name in numbers} == {int}
 
 
 def test_a_decoder_that_learns_from_measures_unlike_the_models_is_warned_of(decoding: Embedder, tmp_path: Path) -> None:

@@ -707,6 +707,18 @@ def test_numbers_out_of_range_are_refused_before_anything_is_solved(wrong: dict[
         Embedder().set_params(**wrong).check(measures)  # past the types, which tests check on entry
 
 
+def test_numbers_of_numpy_mean_the_same_as_plain_ones(tmp_path: Path) -> None:
+    measures, models = clouds(60, 2), []
+    numbers = {"order": 2.0, "dim": 8, "pairs": 400, "references": 2, "random_state": 3, "test": 0.25}
+    for settings in (numbers, {name: np.array(value)[()] for name, value in numbers.items()}):
+        embedder = Embedder(encoder="quantiles", n_jobs=1).set_params(**settings)  # past the types
+        embedder.fit(measures, checkpoint=tmp_path / "training.safetensors").save(tmp_path / "model")
+        models.append(wembed.load(tmp_path / "model"))
+    plain, other = models
+    np.testing.assert_array_equal(other.encode(measures), plain.encode(measures))
+    assert other.get_params() == plain.get_params()
+
+
 @pytest.mark.parametrize(("pairs", "stopped"), [(300, "so many pairs were asked for"), (20_000, "of the 20,000 that")])
 def test_a_fit_says_where_there_were_not_so_many_pairs(pairs: int, stopped: str) -> None:
     rng = np.random.default_rng(0)

@@ -1,7 +1,8 @@
 """The training loop: what it learns, and that neither time nor interruption changes it."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
 def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
     for name, array in weights(left).items():
         np.testing.assert_array_equal(array, weights(right)[name], err_msg=name)
+
+
+def past_types(kind: type[Any], **given: Any) -> Any:
+    """The dataclass of these fields, which have passed no check but its own: tests check types on entry."""
+    made = object.__new__(kind)
+    for one in fields(kind):
+        object.__setattr__(made, one.name, given.get(one.name, one.default))
+    made.__post_init__()
+    return made
 
 
 def test_training_lowers_the_validation_error() -> None:
@@ -271,14 +281,33 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
         {"batch_measures": 0},
         {"warm_up": 1.0},
         {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
         {"patience": 0.0},
+        {"patience": 1.5},
         {"auxiliary": -1.0},
         {"auxiliary": float("inf")},
+        {"reconstruction": float("nan")},
+        {"weight_decay": -0.1},
+        {"seed": -1},
+        {"steps": 2.5},
+        {"batch_pairs": 28.5},
+        {"checks": 2.5},
+        {"checks": 0},
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(SettingError):
-        TrainingSettings(**wrong)  # type: ignore[arg-type]
+def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(SettingError, match=f"^{name}={value}; give a "):
+        past_types(TrainingSettings, **wrong)
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
+    counts = ("steps", "batch_pairs", "batch_measures", "checks", "seed")
+    shares = ("learning_rate", "weight_decay", "warm_up", "patience", "auxiliary", "reconstruction")
+    given = {name: np.int64(5) for name in counts} | {name: np.float32(0.5) for name in shares}
+    settings = past_types(TrainingSettings, **given)
+    assert settings == TrainingSettings(**{name: value.item() for name, value in given.items()})
+    assert {type(value) for value in asdict(settings).values()} == {int, float}
 
 
 def test_losses_vanish_where_prediction_is_exact_and_have_a_gradient_at_zero() -> None:

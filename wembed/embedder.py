@@ -539,10 +539,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError: as `transform`.
         """
         self.check_like(measures)
-        whole("atoms", atoms, 1)
-        whole("steps", steps, 1)
-        if mixtures is not None:
-            whole("mixtures", mixtures)
+        seed = whole("random_state", self.random_state)
+        settings = DecoderSettings(atoms, steps, mixtures, seed, self.n_jobs, self.device)
         if len(measures) < _FEWEST_DECODED:
             raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
         some = measures[np.unique(np.linspace(0, len(measures) - 1, FAMILIAR).astype(int))]
@@ -557,7 +555,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 self.encode,
                 self._learned.free_dim,
                 self.cost,
-                DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
+                settings,
                 shown,
             )
         error = self._decoder_error(self._learned, decoding, measures[unseen])
@@ -728,12 +726,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return Given(store, measures, cost, draw)
 
     def _recipe(self) -> Recipe:
+        seed = int(self.random_state)
         return Recipe(
             GroundCost(self.metric, self.order),
             self.encoder,
-            self.dim,
-            self.training or TrainingSettings(seed=self.random_state),
-            int(self.random_state),
+            None if self.dim is None else int(self.dim),
+            self.training or TrainingSettings(seed=seed),
+            seed,
             self.device,
             self.n_jobs,
             self.verbose,

@@ -14,12 +14,14 @@ from torch import nn
 
 from wembed.errors import ArtifactError, SettingError
 from wembed.learning.losses import Loss, distance_error
+from wembed.options import above_zero, not_negative, share, whole
 
 __all__ = ["USUAL_PAIRS", "Auxiliary", "Examples", "TrainingSettings", "train"]
 
 _VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
 USUAL_PAIRS = 16_000  # to train on, that steps, batches and learning rates are chosen for
 _BATCH_PAIRS, _BATCH_MEASURES = 1792, 512  # 64 cliques of 8 measures
+_OR_NONE = ", or None for what suits"
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -60,15 +62,20 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingError(f"steps={self.steps}; train for at least one step")
-        batches = [1 if batch is None else batch for batch in (self.batch_pairs, self.batch_measures)]
-        if min(batches) < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
-            raise SettingError(f"training settings out of range: {self}")
-        rate = 1.0 if self.learning_rate is None else self.learning_rate
-        weights = (self.weight_decay, self.auxiliary, self.reconstruction)
-        if not (rate > 0 and all(0 <= weight < math.inf for weight in weights)):
-            raise SettingError(f"training settings out of range: {self}")
+        plain: dict[str, float | None] = {"seed": whole("seed", self.seed), "checks": whole("checks", self.checks, 1)}
+        for name in ("steps", "batch_pairs", "batch_measures"):
+            given = getattr(self, name)
+            plain[name] = None if given is None else whole(name, given, 1, also=_OR_NONE)
+        rate = self.learning_rate
+        plain["learning_rate"] = None if rate is None else above_zero("learning_rate", rate, 2e-3)
+        plain["warm_up"] = share("warm_up", self.warm_up, 0.15)
+        plain["patience"] = patience = above_zero("patience", self.patience, 0.5)
+        if patience > 1:
+            raise SettingError(f"patience={self.patience!r}; give a share of the checks, at most 1")
+        for name in ("weight_decay", "auxiliary", "reconstruction"):
+            plain[name] = not_negative(name, getattr(self, name))
+        for name, value in plain.items():  # a number of NumPy has no place in the JSON of a checkpoint
+            object.__setattr__(self, name, value)
 
     def resolved(
         self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3, batch_pairs: int = _BATCH_PAIRS
