@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -607,6 +608,15 @@ def test_settings_out_of_range_are_refused_before_anything_is_solved(
     monkeypatch.setattr("wembed.solved.exact_distances", lambda *_: pytest.fail("solved"))
     with pytest.raises(wembed.SettingError, match=said):
         Embedder(**settings).fit(some_digits)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_that_is_none_is_refused_before_anything_is_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wembed.solved.exact_distances", lambda *_: pytest.fail("solved"))
+    save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(wembed.ArtifactError, match=r"other\.safetensors belongs to another training"):
+        Embedder(pairs=300).fit(clouds(60, 2), checkpoint=tmp_path / "other.safetensors")
 
 
 def test_too_few_measures_are_refused(some_digits: Measures) -> None:

@@ -221,9 +221,11 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(encoder(other), other, TrainingSettings(steps=30), checkpoint=file)
     with safe_open(file, framework="pt") as opened:
         header = opened.metadata()
-    save_file(load_file(file), file, {name: text for name, text in header.items() if name != "checks"})
-    with pytest.raises(ArtifactError, match="another training"):
-        train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
+    tensors, without_checks = load_file(file), {name: text for name, text in header.items() if name != "checks"}
+    for foreign in (None, {"format": "pt"}, without_checks):
+        save_file(tensors, file, foreign)
+        with pytest.raises(ArtifactError, match="another training"):
+            train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ArtifactError, match=r"training\.safetensors is damaged"):
         train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)

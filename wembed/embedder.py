@@ -38,7 +38,7 @@ from wembed.learning.decoding import (
 from wembed.learning.encodings import ENCODINGS
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
 from wembed.learning.geometric import LinearEncoding
-from wembed.learning.training import TrainingSettings
+from wembed.learning.training import TrainingSettings, check_checkpoint
 from wembed.measures import Measures
 from wembed.options import whole
 from wembed.progress import bar
@@ -187,7 +187,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             SettingError: a parameter out of range, or too few measures or pairs to split.
-            ArtifactError: a store of other measures or another cost, or a damaged one.
+            ArtifactError: a store of other measures or another cost, or a damaged one; a checkpoint that is none, or
+                is of another training.
             SolverError: an exact solve could not be certified.
         """
         self.check(measures)
@@ -195,6 +196,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         in_turn = self.pairs == "auto" or wish != Wish()
         source, recipe = self._source(measures, distances, grows=in_turn), self._recipe()
         file = None if checkpoint is None else Path(checkpoint)
+        if file and not in_turn:  # rounds have files of their own beside it
+            check_checkpoint(file)
         own: Path | None = None  # of this round
         solved: Solved
         found: Candidate
