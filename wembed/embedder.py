@@ -517,6 +517,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """The ground cost that the predicted distances stand for."""
         return self._learned.encoding.cost if hasattr(self, "_learned") else GroundCost(self.metric, self.order)
 
+    @property
+    def fitted_with(self) -> dict[str, Any]:
+        """The parameters that it was fitted with; those that were set since wait for the next fit.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_fitted()
+        return dict(self._fitted)
+
     def fit_decoder(
         self, measures: Measures, *, atoms: int = ATOMS, steps: int = 4_000, mixtures: int | None = None
     ) -> "Embedder":
