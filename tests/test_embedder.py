@@ -153,6 +153,26 @@ def test_a_solve_that_takes_long_is_timed_once(
     assert Embedder(training=quick, n_jobs=1).fit(measures, distances=store).learning_curve_.seconds_a_pair == now == 20
 
 
+@pytest.mark.parametrize(("seconds", "counts"), [(5.0, [1]), (0.01, [1, 2, 4, 8, 16]), (0.001, [1, 2, 4, 8, 16, 24])])
+def test_encoding_is_timed_by_as_many_measures_as_take_a_tenth_of_a_second(
+    seconds: float, counts: list[int], quick: TrainingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, timed, encode = 0.0, list[int](), learned_module.Learned.encode
+
+    def takes_time(learned: learned_module.Learned, measures: Measures, *rest: Any) -> np.ndarray:
+        nonlocal now
+        timed.append(len(measures))
+        now += 0.005 + seconds * len(measures)
+        return encode(learned, measures, *rest)
+
+    monkeypatch.setattr(learned_module.Learned, "encode", takes_time)
+    monkeypatch.setattr(learned_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    embedder = Embedder(encoder="quantiles", pairs=300, validation=0.4, calibration=0, training=quick, n_jobs=1)
+    embedder.fit(clouds(60, 2))
+    assert timed == counts
+    assert embedder.learning_curve_.seconds_a_measure == pytest.approx(seconds + 0.005 / counts[-1])
+
+
 def test_the_encoder_is_on_its_device_where_it_is_used(
     quick: TrainingSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
