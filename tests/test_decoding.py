@@ -1,5 +1,6 @@
 """Decoders: what they make of vectors is near to the measures, about the same centroids, and saved with the model."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_training import past_types
 
 import wembed
 from wembed import Embedder, MeasureError, Measures, SettingError, TrainingSettings
 from wembed.learning.decoders import ImageDecoder
-from wembed.learning.decoding import ImageDecoding
+from wembed.learning.decoding import DecoderSettings, ImageDecoding
 from wembed.readers import digits
 
 
@@ -143,6 +145,23 @@ def test_what_cannot_be_decoded_is_told(fitted: Embedder, decoding: Embedder, so
         decoding.fit_decoder(clouds(20))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"atoms": 0}, {"atoms": 2.5}, {"steps": 2.5}, {"mixtures": -1}, {"seed": -1}, {"n_jobs": 0}],
+)
+def test_settings_of_a_decoder_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    settings = {"atoms": 8, "steps": 1, "mixtures": None, "seed": 0, "n_jobs": 1, "device": "cpu"}
+    with pytest.raises(SettingError, match=f"^{name}={value}; give a "):
+        past_types(DecoderSettings, **{**settings, **wrong})
+
+
+def test_a_decoder_keeps_numbers_of_numpy_as_plain_ones() -> None:
+    numbers = dict.fromkeys(("atoms", "steps", "mixtures", "seed"), np.int64(1))
+    settings = past_types(DecoderSettings, **numbers, n_jobs=1, device="cpu")
+    assert {type(getattr(settings, name)) for name in numbers} == {int}
+
+
 def test_a_decoder_that_learns_from_measures_unlike_the_models_is_warned_of(decoding: Embedder, tmp_path: Path) -> None:
     decoding.save(tmp_path)
     far = Measures.from_point_clouds([np.random.default_rng(i).normal(size=(9, 2)) * 40 for i in range(30)])
@@ -157,6 +176,19 @@ def test_another_fit_forgets_the_decoder(decoding: Embedder, some_digits: Measur
     assert again.decoder_error_ is None
     with pytest.raises(SettingError, match="has no decoder"):
         again.decode(again.transform(some_digits[:2]))
+
+
+def test_a_decoder_is_not_taken_before_its_error_is_known(
+    fitted: Embedder, some_digits: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    embedder = copy.copy(fitted)
+    monkeypatch.setattr("wembed.embedder.exact_distances", stop)
+    with pytest.raises(KeyboardInterrupt):
+        embedder.fit_decoder(some_digits[:30], steps=1, mixtures=0)
+    assert embedder.decoder is None
 
 
 def test_clouds_on_the_sphere_are_not_decoded() -> None:

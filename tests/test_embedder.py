@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -151,6 +153,26 @@ def test_a_solve_that_takes_long_is_timed_once(
     assert Embedder(training=quick, n_jobs=1).fit(measures, distances=store).learning_curve_.seconds_a_pair == now == 20
 
 
+@pytest.mark.parametrize(("seconds", "counts"), [(5.0, [1]), (0.01, [1, 2, 4, 8, 16]), (0.001, [1, 2, 4, 8, 16, 24])])
+def test_encoding_is_timed_by_as_many_measures_as_take_a_tenth_of_a_second(
+    seconds: float, counts: list[int], quick: TrainingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, timed, encode = 0.0, list[int](), learned_module.Learned.encode
+
+    def takes_time(learned: learned_module.Learned, measures: Measures, *rest: Any) -> np.ndarray:
+        nonlocal now
+        timed.append(len(measures))
+        now += 0.005 + seconds * len(measures)
+        return encode(learned, measures, *rest)
+
+    monkeypatch.setattr(learned_module.Learned, "encode", takes_time)
+    monkeypatch.setattr(learned_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    embedder = Embedder(encoder="quantiles", pairs=300, validation=0.4, calibration=0, training=quick, n_jobs=1)
+    embedder.fit(clouds(60, 2))
+    assert timed == counts
+    assert embedder.learning_curve_.seconds_a_measure == pytest.approx(seconds + 0.005 / counts[-1])
+
+
 def test_the_encoder_is_on_its_device_where_it_is_used(
     quick: TrainingSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +298,36 @@ def test_rounds_are_the_same_in_memory_in_a_store_and_again(quick: TrainingSetti
     assert not list(tmp_path.glob("*.safetensors"))
     for other in (kept, again):
         np.testing.assert_array_equal(other.transform(measures), alone.transform(measures))
+
+
+@pytest.mark.parametrize(
+    "late", ["learned.Candidate.seconds_a_measure", "embedder.Embedder._trusted", "embedder.exact_distances"]
+)
+def test_a_fit_that_is_interrupted_leaves_the_embedder_as_it_was(
+    late: str, quick: TrainingSettings, some_digits: Measures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(embedder: Embedder) -> None:
+        embedder.set_params(training=along)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"wembed.{late}", stop)
+            with pytest.raises(KeyboardInterrupt):
+                embedder.fit(some_digits[60:])
+
+    along = replace(quick, reconstruction=0.01)
+    settings = {"encoder": "quantiles", "pairs": 300, "references": 0, "n_jobs": 1}
+    fresh = Embedder(**settings)
+    interrupted(fresh)
+    with pytest.raises(wembed.NotFittedError, match="call fit"):
+        fresh.transform(some_digits)
+    embedder = Embedder(**settings, training=quick).fit(some_digits[:60])
+    embedder.save(tmp_path / "before")
+    interrupted(embedder)
+    embedder.save(tmp_path / "after")
+    before, after = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("before", "after"))
+    assert after == before
 
 
 @pytest.mark.usefixtures("small_rounds")
@@ -602,6 +654,15 @@ def test_settings_out_of_range_are_refused_before_anything_is_solved(
         Embedder(**settings).fit(some_digits)  # type: ignore[arg-type]
 
 
+def test_a_checkpoint_that_is_none_is_refused_before_anything_is_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wembed.solved.exact_distances", lambda *_: pytest.fail("solved"))
+    save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(wembed.ArtifactError, match=r"other\.safetensors belongs to another training"):
+        Embedder(pairs=300).fit(clouds(60, 2), checkpoint=tmp_path / "other.safetensors")
+
+
 def test_too_few_measures_are_refused(some_digits: Measures) -> None:
     with pytest.raises(wembed.SettingError, match="too few to split"):
         Embedder().fit(some_digits[:5])
@@ -698,6 +759,18 @@ def test_numbers_out_of_range_are_refused_before_anything_is_solved(wrong: dict[
     measures = wembed.Measures.from_point_clouds(list(np.random.default_rng(0).normal(size=(40, 5, 2))))
     with pytest.raises(wembed.SettingError, match=next(iter(wrong))):
         Embedder().set_params(**wrong).check(measures)  # past the types, which tests check on entry
+
+
+def test_numbers_of_numpy_mean_the_same_as_plain_ones(tmp_path: Path) -> None:
+    measures, models = clouds(60, 2), []
+    numbers = {"order": 2.0, "dim": 8, "pairs": 400, "references": 2, "random_state": 3, "test": 0.25}
+    for settings in (numbers, {name: np.array(value)[()] for name, value in numbers.items()}):
+        embedder = Embedder(encoder="quantiles", n_jobs=1).set_params(**settings)  # past the types
+        embedder.fit(measures, checkpoint=tmp_path / "training.safetensors").save(tmp_path / "model")
+        models.append(wembed.load(tmp_path / "model"))
+    plain, other = models
+    np.testing.assert_array_equal(other.encode(measures), plain.encode(measures))
+    assert other.get_params() == plain.get_params()
 
 
 @pytest.mark.parametrize(("pairs", "stopped"), [(300, "so many pairs were asked for"), (20_000, "of the 20,000 that")])

@@ -19,7 +19,7 @@ from wembed.learning import geometric, sinkhorn
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.encoders import PerceptronEncoder
 from wembed.learning.encoding import Encoding
-from wembed.learning.encodings import ENCODINGS, slower, suited
+from wembed.learning.encodings import slower, suited
 from wembed.learning.features import LinearTransport
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, QuantileEncoding, TransportEncoding
 from wembed.learning.training import Examples
@@ -471,7 +471,7 @@ def test_what_a_fit_has_seen_of_a_measure_is_not_found_again(
     measures, encoded, encode = clouds(0, 120, 6, 2), list[np.ndarray](), Learned.encode
     measures = Measures.concatenate([measures[:5], measures])  # some come twice
     monkeypatch.setattr(Learned, "encode", lambda *given: [encoded.append(given[1].digests()), encode(*given)][1])
-    monkeypatch.setattr(ENCODINGS[name], "waits_from", 4)  # one measure is encoded to see how long it takes
+    monkeypatch.setattr("wembed.learned._PROBE_SECONDS", 1e-9)  # one measure is encoded to see how long it takes
     store = wembed.precompute(measures, tmp_path / "distances", 2_000, n_jobs=1)
     training = TrainingSettings(steps=15, auxiliary=0)
     fitted = Embedder(encoder=name, training=training, n_jobs=1).fit(measures, distances=store)

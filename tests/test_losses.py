@@ -7,13 +7,16 @@ import torch
 from wembed.learning.losses import distance_error, relative_distance_error, squared_distance_error, suited_loss
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("loss", [distance_error, relative_distance_error, squared_distance_error])
-def test_a_loss_is_zero_for_exact_predictions_and_has_a_gradient_everywhere(loss):
-    exact = torch.tensor([0.0, 1e-3, 0.5, 2.0], dtype=torch.float64)
+def test_a_loss_is_zero_for_exact_predictions_and_its_gradient_finite_and_not_zero_beyond_the_clamp(loss, dtype):
+    exact = torch.tensor([0.0, 1e-3, 0.5, 2.0], dtype=dtype)
     assert float(loss(exact.square(), exact)) < 1e-7
-    squared = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    loss(squared, exact).backward()
-    assert torch.isfinite(squared.grad).all()
+    for predicted in (0.0, 2e-12):  # the root is clamped at 1e-12
+        squared = torch.full((4,), predicted, dtype=dtype, requires_grad=True)
+        loss(squared, exact).backward()
+        assert torch.isfinite(squared.grad).all()
+        assert predicted == 0 or (squared.grad != 0).all()
 
 
 def test_near_and_far_count_alike_in_relative_errors():
@@ -29,3 +32,11 @@ def test_distances_that_span_orders_of_magnitude_are_learned_by_relative_errors(
     assert suited_loss(rng.normal(1, 0.25, 1_000).clip(0.1)) is distance_error
     assert suited_loss(10 ** rng.uniform(-3, 0, 1_000)) is relative_distance_error
     assert suited_loss(1e6 * 10 ** rng.uniform(-3, 0, 1_000)) is relative_distance_error
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("small", "loss"), [(0.19, relative_distance_error), (0.21, distance_error)])
+def test_relative_errors_begin_where_one_distance_in_twenty_is_below_a_fifth_of_the_mean(small, loss, unit):
+    distances = np.repeat([small, (1 - 0.1 * small) / 0.9], [10, 90])
+    assert distances.mean() == pytest.approx(1)
+    assert suited_loss(unit * distances) is loss

@@ -1,6 +1,7 @@
 """The HTML report, read by a parser and by a browser."""
 
 import base64
+import copy
 import html
 import json
 import re
@@ -240,6 +241,15 @@ def test_the_same_report_is_the_same_file(
     for first, second in zip(full, again, strict=True):
         assert first.read_bytes() == second.read_bytes()
     assert "2024-02-29" in full[0].read_text()
+
+
+def test_a_parameter_set_after_the_fit_is_not_taken_for_that_of_the_fit(
+    fitted: wembed.Embedder, unseen: wembed.Measures, report: Report, full: list[Path], tmp_path: Path
+) -> None:
+    changed = copy.copy(fitted).set_params(random_state=7)
+    page, *_ = write_report(changed, unseen, by_hand(report), tmp_path / "report.html", on=DAY)
+    assert page.read_bytes() == full[0].read_bytes()
+    assert changed.fitted_with == fitted.get_params(deep=False)
 
 
 def test_every_string_is_escaped(plain: list[Path]) -> None:

@@ -1,7 +1,8 @@
 """The training loop: what it learns, and that neither time nor interruption changes it."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
 def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
     for name, array in weights(left).items():
         np.testing.assert_array_equal(array, weights(right)[name], err_msg=name)
+
+
+def past_types(kind: type[Any], **given: Any) -> Any:
+    """The dataclass of these fields, which have passed no check but its own: tests check types on entry."""
+    made = object.__new__(kind)
+    for one in fields(kind):
+        object.__setattr__(made, one.name, given.get(one.name, one.default))
+    made.__post_init__()
+    return made
 
 
 def test_training_lowers_the_validation_error() -> None:
@@ -140,6 +150,52 @@ def test_the_auxiliary_task_is_learned_beside_and_has_a_say_in_the_encoder() -> 
     assert errors[1.0] < 0.2 * errors[0.0]
 
 
+class Multiple(torch.nn.Module):
+    """A head that predicts a multiple of the vectors, and has nothing to learn by itself."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.seen: list[np.ndarray] = []
+
+    def forward(self, encoder: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        self.seen.append(features.numpy())
+        return self.factor * encoder(features)
+
+
+def test_other_tasks_count_by_the_share_of_the_variance_that_they_miss() -> None:
+    data, made = examples(), []
+    for factor in (1.0, 16.0):  # a power of two, which rounds nothing
+        targets = factor * data.features[0] ** 2
+        task = Auxiliary(Multiple(factor), data.features[0], targets)
+        made.append(encoder(data))
+        history = train(made[-1], replace(data, auxiliary=task), TrainingSettings(steps=100, auxiliary=0.01))
+        assert min(error for _, error in history) < history[0][1], "else both would be left as they were"
+    assert_same(*made)
+
+
+def test_other_tasks_see_other_measures_at_each_step_and_each_its_own() -> None:
+    data, heads = examples(), (Multiple(1.0), Multiple(1.0))
+    auxiliary, reconstruction = (Auxiliary(head, data.features[0], data.features[0]) for head in heads)
+    settings = TrainingSettings(steps=10, batch_measures=20, reconstruction=0.1, patience=1.0)
+    train(encoder(data), replace(data, auxiliary=auxiliary, reconstruction=reconstruction), settings)
+    assert len({rows.tobytes() for head in heads for rows in head.seen}) == 2 * 10
+
+
+def test_training_shows_each_of_the_copies_and_validation_the_first() -> None:
+    data, seen = examples(), {True: set[int](), False: set[int]()}
+    copies = np.concatenate([data.features, -data.features, data.features + 1])  # as far apart
+
+    def see(module: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+        (shown,) = (number for number, copy in enumerate(copies) if np.isin(given[0].numpy(), copy).all())
+        seen[module.training].add(shown)
+
+    made = encoder(data)
+    made.register_forward_pre_hook(see)
+    train(made, replace(data, features=copies), TrainingSettings(steps=20, patience=1.0))
+    assert seen == {True: {0, 1, 2}, False: {0}}
+
+
 def test_the_auxiliary_head_starts_at_the_least_squares_fit() -> None:
     features = (np.random.default_rng(0).normal(size=(400, 8)) + 3).astype(np.float32)
     targets = (features @ np.linspace(0, 1, 24).reshape(8, 3) + 5).astype(np.float32)
@@ -209,11 +265,17 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     other = examples(seed=1)
     with pytest.raises(ArtifactError, match="another training"):
         train(encoder(other), other, TrainingSettings(steps=30), checkpoint=file)
+    with pytest.raises(ArtifactError, match="another training"):
+        train(encoder(data), data, TrainingSettings(steps=30), squared_distance_error, checkpoint=file)
+    with pytest.raises(ArtifactError, match="another training"):
+        train(PerceptronEncoder(8, 8, width=16), data, TrainingSettings(steps=30), checkpoint=file)
     with safe_open(file, framework="pt") as opened:
         header = opened.metadata()
-    save_file(load_file(file), file, {name: text for name, text in header.items() if name != "checks"})
-    with pytest.raises(ArtifactError, match="another training"):
-        train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
+    tensors, without_checks = load_file(file), {name: text for name, text in header.items() if name != "checks"}
+    for foreign in (None, {"format": "pt"}, without_checks):
+        save_file(tensors, file, foreign)
+        with pytest.raises(ArtifactError, match="another training"):
+            train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ArtifactError, match=r"training\.safetensors is damaged"):
         train(encoder(data), data, TrainingSettings(steps=30), checkpoint=file)
@@ -246,6 +308,7 @@ def test_many_pairs_take_more_steps_and_few_smaller_batches() -> None:
     few, some, many = (TrainingSettings().resolved(pairs) for pairs in (4_000, 16_000, 256_000))
     assert few.learning_rate == some.learning_rate == many.learning_rate == 2e-3
     assert (some.steps, many.steps) == (2_000, 8_000)
+    assert TrainingSettings().resolved(10**9, steps=100).steps == 25 * 100
     assert [one.batch_pairs for one in (few, some, many)] == [896, 1792, 1792]
     assert [one.batch_measures for one in (few, some, many)] == [256, 512, 512]
     assert TrainingSettings().resolved(4_000, batch_pairs=100).batch_pairs == 50
@@ -271,24 +334,33 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
         {"batch_measures": 0},
         {"warm_up": 1.0},
         {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
         {"patience": 0.0},
+        {"patience": 1.5},
         {"auxiliary": -1.0},
         {"auxiliary": float("inf")},
+        {"reconstruction": float("nan")},
+        {"weight_decay": -0.1},
+        {"seed": -1},
+        {"steps": 2.5},
+        {"batch_pairs": 28.5},
+        {"checks": 2.5},
+        {"checks": 0},
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(SettingError):
-        TrainingSettings(**wrong)  # type: ignore[arg-type]
+def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(SettingError, match=f"^{name}={value}; give a "):
+        past_types(TrainingSettings, **wrong)
 
 
-def test_losses_vanish_where_prediction_is_exact_and_have_a_gradient_at_zero() -> None:
-    exact = torch.tensor([1.0, 2.0, 3.0])
-    for loss in (distance_error, squared_distance_error):
-        assert float(loss(exact.square(), exact)) == pytest.approx(0, abs=1e-10)
-    squared = torch.zeros(1, requires_grad=True)
-    distance_error(squared, torch.ones(1)).backward()  # type: ignore[no-untyped-call]
-    assert squared.grad is not None
-    assert torch.isfinite(squared.grad).all()
+def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
+    counts = ("steps", "batch_pairs", "batch_measures", "checks", "seed")
+    shares = ("learning_rate", "weight_decay", "warm_up", "patience", "auxiliary", "reconstruction")
+    given = {name: np.int64(5) for name in counts} | {name: np.float32(0.5) for name in shares}
+    settings = past_types(TrainingSettings, **given)
+    assert settings == TrainingSettings(**{name: value.item() for name, value in given.items()})
+    assert {type(value) for value in asdict(settings).values()} == {int, float}
 
 
 def test_the_encoder_starts_as_the_isometric_projection_of_its_features() -> None:

@@ -38,7 +38,7 @@ from wembed.learning.decoding import (
 from wembed.learning.encodings import ENCODINGS
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
 from wembed.learning.geometric import LinearEncoding
-from wembed.learning.training import TrainingSettings
+from wembed.learning.training import TrainingSettings, check_checkpoint
 from wembed.measures import Measures
 from wembed.options import whole
 from wembed.progress import bar
@@ -122,6 +122,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             what their vectors decode to; None without one.
     """
 
+    errors_: dict[str, Any] | None
     _decoding: Decoding | None
 
     def __init__(
@@ -186,7 +187,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             SettingError: a parameter out of range, or too few measures or pairs to split.
-            ArtifactError: a store of other measures or another cost, or a damaged one.
+            ArtifactError: a store of other measures or another cost, or a damaged one; a checkpoint that is none, or
+                is of another training.
             SolverError: an exact solve could not be certified.
         """
         self.check(measures)
@@ -194,6 +196,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         in_turn = self.pairs == "auto" or wish != Wish()
         source, recipe = self._source(measures, distances, grows=in_turn), self._recipe()
         file = None if checkpoint is None else Path(checkpoint)
+        if file and not in_turn:  # rounds have files of their own beside it
+            check_checkpoint(file)
         own: Path | None = None  # of this round
         solved: Solved
         found: Candidate
@@ -227,21 +231,25 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             found, error = learn_closer(measures, solved, recipe, second, own, found)
             by_maps = Round(solved.total, found.error(solved), 0.0, time.perf_counter() - started)
             curve = replace(curve, second=by_maps, compared={**curve.compared, second: error})
-        self._learned, self._decoding, self._grid = found.learned, found.learned.decoding, measures.grid
-        self.encoder_, self.dim_ = found.learned.encoding.kind, found.learned.encoding.dim
-        self.split_, self.history_ = solved.split, found.learned.history
-        self.learning_curve_ = replace(curve, seconds_a_measure=found.seconds_a_measure(measures, solved.split, recipe))
+        learned, decoding = found.learned, found.learned.decoding
+        curve = replace(curve, seconds_a_measure=found.seconds_a_measure(measures, solved.split, recipe))
+        trust = self._trusted(measures, solved, found, recipe)
+        if decoding is not None:
+            decoding.module.stretched(learned.free_dim, learned.scale)
+        unseen = measures[solved.split.validation]
+        decoder_error = None if decoding is None else self._decoder_error(learned, decoding, unseen)
+        digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
+        parents = {"measures": measures.fingerprint, "distances": solved.digest}
+        # Nothing from here on takes time: a fit that is interrupted leaves the Embedder as it was.
+        self.encoder_, self.dim_ = learned.encoding.kind, learned.encoding.dim
+        self.split_, self.history_, self.learning_curve_ = solved.split, learned.history, curve
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
-        self._parents = {"measures": measures.fingerprint, "distances": solved.digest}
-        self._trust = self._trusted(measures, solved, found, recipe)
-        if self._decoding is not None:
-            self._decoding.module.stretched(found.learned.free_dim, found.learned.scale)
-        self.decoder_error_ = None if self._decoding is None else self._decoder_error(measures[self.split_.validation])
-        self.errors_: dict[str, Any] | None = None
-        self._digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
-        self._calibrated_on = self._digests[self.split_.calibration]
+        self.decoder_error_, self.errors_ = decoder_error, None
+        self._decoding, self._trust, self._grid = decoding, trust, measures.grid
+        self._digests, self._calibrated_on, self._parents = digests, digests[solved.split.calibration], parents
         self._fitted = self.get_params(deep=False)
+        self._learned = learned
         forget(own)
         return self
 
@@ -509,6 +517,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """The ground cost that the predicted distances stand for."""
         return self._learned.encoding.cost if hasattr(self, "_learned") else GroundCost(self.metric, self.order)
 
+    @property
+    def fitted_with(self) -> dict[str, Any]:
+        """The parameters that it was fitted with; those that were set since wait for the next fit.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_fitted()
+        return dict(self._fitted)
+
     def fit_decoder(
         self, measures: Measures, *, atoms: int = ATOMS, steps: int = 4_000, mixtures: int | None = None
     ) -> "Embedder":
@@ -534,10 +552,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             MeasureError: as `transform`.
         """
         self.check_like(measures)
-        whole("atoms", atoms, 1)
-        whole("steps", steps, 1)
-        if mixtures is not None:
-            whole("mixtures", mixtures)
+        seed = whole("random_state", self.random_state)
+        settings = DecoderSettings(atoms, steps, mixtures, seed, self.n_jobs, self.device)
         if len(measures) < _FEWEST_DECODED:
             raise SettingError(f"{len(measures)} measures are too few to decode from; give at least {_FEWEST_DECODED}")
         some = measures[np.unique(np.linspace(0, len(measures) - 1, FAMILIAR).astype(int))]
@@ -547,23 +563,26 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             "for vectors of usual ones a decoder that learns from these may be of no use",
         )
         with self._shown() as shown:
-            self._decoding, unseen = learned_decoding(
+            decoding, unseen = learned_decoding(
                 measures,
                 self.encode,
                 self._learned.free_dim,
                 self.cost,
-                DecoderSettings(atoms, steps, mixtures, self.random_state, self.n_jobs, self.device),
+                settings,
                 shown,
             )
-        self.decoder_error_ = self._decoder_error(measures[unseen])
+        error = self._decoder_error(self._learned, decoding, measures[unseen])
+        self._decoding, self.decoder_error_ = decoding, error
         return self
 
-    def _decoder_error(self, measures: Measures) -> float:
+    def _decoder_error(self, learned: Learned, decoding: Decoding, measures: Measures) -> float:
         """Mean W_p between measures, some of many, and what they decode to."""
         some = measures[:_DECODED]
+        vectors = learned.encode(some, self.device, self.n_jobs, self.verbose)
+        made = decoding(vectors, learned.encoding.centroids(vectors), self.device)
         pairs = np.stack([np.arange(len(some)), np.arange(len(some)) + len(some)], axis=1)
-        both = Measures.concatenate([some, self.decode(self.encode(some))])
-        return float(exact_distances(both, pairs, self.cost, self.n_jobs).mean())
+        both = Measures.concatenate([some, made])
+        return float(exact_distances(both, pairs, learned.encoding.cost, self.n_jobs).mean())
 
     def decode(self, vectors: Any) -> Measures:
         """The measure of each vector (n, dim): `decode(transform(m))` is near to m.
@@ -720,12 +739,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return Given(store, measures, cost, draw)
 
     def _recipe(self) -> Recipe:
+        seed = int(self.random_state)
         return Recipe(
             GroundCost(self.metric, self.order),
             self.encoder,
-            self.dim,
-            self.training or TrainingSettings(seed=self.random_state),
-            int(self.random_state),
+            None if self.dim is None else int(self.dim),
+            self.training or TrainingSettings(seed=seed),
+            seed,
             self.device,
             self.n_jobs,
             self.verbose,

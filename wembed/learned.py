@@ -42,6 +42,7 @@ __all__ = [
 _BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
 _COMPARED = 1_000  # validation pairs that what was learned is compared on with what needs no learning
 _KNOWN = 10_000  # training measures that an encoding is built from
+_PROBE_SECONDS = 0.1  # of encoding, that it is timed by; about as much is spent to find how many take so long
 _ROUNDING = 1e-6  # of a relative error, of vectors of float32
 FAMILIAR = 1_000  # measures that what is usual is told by
 
@@ -201,12 +202,16 @@ class Candidate:
         return vectors
 
     def seconds_a_measure(self, measures: Measures, split: Split, recipe: Recipe) -> float:
-        """Of encoding, all processes together, as one of so many that it takes half a second or less."""
+        """Of encoding, all processes together, as one of so many that they take 0.1 s, or of all there are."""
         order = np.random.default_rng(0).permutation(split.validation)
-        some = measures[order[: max(self.learned.encoding.waits_from // 4, 1)]]
-        started = time.perf_counter()
-        self.learned.encode(some, recipe.device, recipe.n_jobs)
-        return (time.perf_counter() - started) / len(some)
+        count, spent = 0, 0.0
+        while spent < _PROBE_SECONDS and count < len(order):
+            count = min(max(2 * count, 1), len(order))
+            some = measures[order[:count]]
+            started = time.perf_counter()
+            self.learned.encode(some, recipe.device, recipe.n_jobs)
+            spent = time.perf_counter() - started
+        return spent / count
 
     def error(self, solved: Solved) -> float:
         """The mean relative error of the first validation pairs."""

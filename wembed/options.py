@@ -6,7 +6,7 @@ import numpy as np
 
 from wembed.errors import SettingError
 
-__all__ = ["above_zero", "integral", "number", "share", "switch", "whole"]
+__all__ = ["above_zero", "integral", "not_negative", "number", "share", "switch", "whole"]
 
 _MOST = 2**63  # beyond it NumPy has no integer
 
@@ -41,6 +41,17 @@ def above_zero(name: str, value: object, such_as: float) -> float:
     """
     if not number(value) or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
         raise SettingError(f"{name}={value!r}; give a number above 0, such as {such_as:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def not_negative(name: str, value: object) -> float:
+    """A finite number of at least 0.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if not number(value) or not 0 <= float(value) < math.inf:  # type: ignore[arg-type]
+        raise SettingError(f"{name}={value!r}; give a finite number of at least 0")
     return float(value)  # type: ignore[arg-type]
 
 

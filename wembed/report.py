@@ -120,7 +120,7 @@ def _provenance(embedder: Embedder, measures: Measures, report: Report, on: date
         ("ground cost", f"{metric}, order {cost.order:g}"),
         ("encoder", f"{embedder.encoder_}, {embedder.dim_:,} numbers a vector"),
         ("exact pairs used", ", ".join(f"{count:,} for {part}" for part, count in used.items())),
-        ("seed of the fit", str(embedder.random_state)),
+        ("seed of the fit", str(embedder.fitted_with["random_state"])),
         ("fitted on measures", parents["measures"]),
         ("fitted on distances", parents["distances"]),
         ("evaluated on measures", measures.fingerprint),

@@ -20,9 +20,10 @@ from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, directions_for
 from wembed.learning.training import Auxiliary
 from wembed.measures import Measures, pixel_places
+from wembed.options import whole
 from wembed.transport.between import Mixture, mixed
 from wembed.transport.costs import GroundCost
-from wembed.transport.parallel import Progress
+from wembed.transport.parallel import Progress, check_jobs
 
 __all__ = [
     "ATOMS",
@@ -313,6 +314,9 @@ class DecoderSettings:
         seed: draws all that is random.
         n_jobs: processes for couplings.
         device: a torch device.
+
+    Raises:
+        SettingError: a number outside its range.
     """
 
     atoms: int
@@ -321,6 +325,15 @@ class DecoderSettings:
     seed: int
     n_jobs: int
     device: str
+
+    def __post_init__(self) -> None:
+        check_jobs(self.n_jobs)
+        plain = {"atoms": whole("atoms", self.atoms, 1), "steps": whole("steps", self.steps, 1)}
+        plain["seed"] = whole("seed", self.seed)
+        if self.mixtures is not None:
+            plain["mixtures"] = whole("mixtures", self.mixtures, also=", or None for what suits")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 def joint_decoding(

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +16,15 @@ from torch import nn
 
 from wembed.errors import ArtifactError, SettingError
 from wembed.learning.losses import Loss, distance_error
+from wembed.options import above_zero, not_negative, share, whole
 
-__all__ = ["USUAL_PAIRS", "Auxiliary", "Examples", "TrainingSettings", "train"]
+__all__ = ["USUAL_PAIRS", "Auxiliary", "Examples", "TrainingSettings", "check_checkpoint", "train"]
 
 _VALIDATION_NUMBERS = 1 << 24  # in the vectors of the pairs that are looked at in one go
 USUAL_PAIRS = 16_000  # to train on, that steps, batches and learning rates are chosen for
 _BATCH_PAIRS, _BATCH_MEASURES = 1792, 512  # 64 cliques of 8 measures
+_ANOTHER = "{file} belongs to another training; delete it, or give another file"
+_OR_NONE = ", or None for what suits"
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -60,15 +65,20 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingError(f"steps={self.steps}; train for at least one step")
-        batches = [1 if batch is None else batch for batch in (self.batch_pairs, self.batch_measures)]
-        if min(batches) < 1 or self.checks < 1 or not 0 < self.warm_up < 1 or not 0 < self.patience <= 1:
-            raise SettingError(f"training settings out of range: {self}")
-        rate = 1.0 if self.learning_rate is None else self.learning_rate
-        weights = (self.weight_decay, self.auxiliary, self.reconstruction)
-        if not (rate > 0 and all(0 <= weight < math.inf for weight in weights)):
-            raise SettingError(f"training settings out of range: {self}")
+        plain: dict[str, float | None] = {"seed": whole("seed", self.seed), "checks": whole("checks", self.checks, 1)}
+        for name in ("steps", "batch_pairs", "batch_measures"):
+            given = getattr(self, name)
+            plain[name] = None if given is None else whole(name, given, 1, also=_OR_NONE)
+        rate = self.learning_rate
+        plain["learning_rate"] = None if rate is None else above_zero("learning_rate", rate, 2e-3)
+        plain["warm_up"] = share("warm_up", self.warm_up, 0.15)
+        plain["patience"] = patience = above_zero("patience", self.patience, 0.5)
+        if patience > 1:
+            raise SettingError(f"patience={self.patience!r}; give a share of the checks, at most 1")
+        for name in ("weight_decay", "auxiliary", "reconstruction"):
+            plain[name] = not_negative(name, getattr(self, name))
+        for name, value in plain.items():  # a number of NumPy has no place in the JSON of a checkpoint
+            object.__setattr__(self, name, value)
 
     def resolved(
         self, pairs: int, steps: int = 2_000, learning_rate: float = 2e-3, batch_pairs: int = _BATCH_PAIRS
@@ -150,6 +160,17 @@ class Examples:
             content.update(f"{array.shape}{array.dtype}".encode())
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
+
+
+def check_checkpoint(file: Path) -> None:
+    """Refuse, before anything is solved, a file that no training has left.
+
+    Raises:
+        ArtifactError: it is damaged or something else.
+    """
+    if file.exists():
+        with _opened(file):
+            pass
 
 
 def train(
@@ -356,16 +377,10 @@ class _State:
     def resume(self) -> bool:
         if self.file is None or not self.file.exists():
             return False
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.file, framework="pt") as opened:
-                header = opened.metadata()
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(f"{self.file} is damaged: {error}; delete it to train from the start") from error
-        if header["identity"] != self.identity or "checks" not in header:
-            raise ArtifactError(f"{self.file} belongs to another training; delete it, or give another file")
+        with _opened(self.file) as (header, opened):
+            if header["identity"] != self.identity:
+                raise ArtifactError(_ANOTHER.format(file=self.file))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         self.modules.load_state_dict(_below(tensors, "now."))
         self.best = _below(tensors, "best.")
         moments: dict[int, dict[str, torch.Tensor]] = {}
@@ -378,6 +393,21 @@ class _State:
         self.losses = [float(loss) for *_, loss in checks]
         self.step = int(header["step"])
         return True
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[dict[str, str], Any]]:
+    """What a checkpoint says of itself, and the file, its tensors to be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = opened.metadata() or {}
+            if not {"identity", "step", "checks"} <= header.keys():
+                raise ArtifactError(_ANOTHER.format(file=file))
+            yield header, opened
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{file} is damaged: {error}; delete it to train from the start") from error
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
