@@ -340,7 +340,16 @@ UNREADABLE = {
     "CSV without a coordinate": ("a.csv", "measure,x1,x2\na,1,2\nb,1,\n", "row 2 of column 'x2'"),
     "CSV without a name": ("a.csv", "measure,x1\n,1\n", "row 1 of column 'measure'"),
     "CSV without a weight": ("a.csv", "measure,x1,weight\na,1,\n", "row 1 of column 'weight'"),
-    "CSV with a word for a number": ("a.csv", "measure,x1\na,one\n", "'one'"),
+    "CSV with a word for a number": (
+        "a.csv",
+        "measure,x1\na,1\na,one\n",
+        "has 'one' in row 2 of column 'x1'; expected",
+    ),
+    "CSV with a number that ends in a letter": (
+        "a.csv",
+        "city,weight,x1,measure\n" + "Bern,1,46.9,a\n" * 200_000 + "Biel,1,47.1N,a\n",
+        "has '47.1N' in row 200,001 of column 'x1'; expected a number",
+    ),
     "CSV with a row too long": ("a.csv", "measure,x1\na,1,2\n", "Expected 2 columns, got 3"),
     "CSV in Latin-1": ("a.csv", "measure,x1\nCôte,1\n".encode("latin-1"), "utf-8"),
     "Parquet cut short": ("a.parquet", PARQUET[:-20], "not a whole Parquet"),

@@ -478,11 +478,31 @@ def _load_csv(path: Path) -> Any:
         wanted = _wanted(path, names)
         types = {name: pa.float64() if name in wanted and name != "measure" else pa.string() for name in names}
         options = pa.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-        table = pa.csv.read_csv(path, convert_options=options)
-    others = [(name, column) for name, column in zip(table.column_names, table.columns, strict=True) if name not in wanted]
+        try:
+            table = pa.csv.read_csv(path, convert_options=options)
+        except pa.ArrowInvalid:
+            _refuse_no_number(path, names, options)
+            raise
+    others = [
+        (name, column) for name, column in zip(table.column_names, table.columns, strict=True) if name not in wanted
+    ]
     numbers = [name for name, column in others if pc.any(pc.match_substring_regex(column, _NUMBER)).as_py()]
     _refuse_unknown(path, numbers)
     return table.select(wanted)
+
+
+def _refuse_no_number(path: Path, names: list[str], options: Any) -> None:
+    """Name the first cell that should hold a number and doesn't: read one after another, rows are counted."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    try:
+        pa.csv.read_csv(path, pa.csv.ReadOptions(use_threads=False), convert_options=options)
+    except pa.ArrowInvalid as error:
+        found = re.match(r"In CSV column #(\d+): Row #(\d+): .*invalid value (.*)", str(error))
+        if found:
+            name, row = names[int(found[1])], int(found[2]) - 1  # the first one is the head
+            raise ReadError(f"{path} has {found[3]} in row {row:,} of column '{name}'; expected a number") from error
 
 
 def _load_parquet(path: Path) -> Any:
