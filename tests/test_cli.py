@@ -18,6 +18,7 @@ import wembed
 from wembed import cli
 from wembed.geometry import class_means, geodesic_pca
 from wembed.learning import curve
+from wembed.learning.training import TrainingSettings
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -78,6 +79,22 @@ def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
     assert not (fitted_run / "training.safetensors").exists()
 
 
+def test_a_fit_says_why_it_had_so_many_pairs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--steps", 2, "--encoder", "quantiles")
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", tmp_path / "run", "--pairs", 400, *few)
+    assert code == 0, err
+    assert re.search(
+        r"\d+ pairs, because so many pairs were asked for: .*; what more would bring, a fit in rounds", err
+    )
+    listed = np.stack([np.arange(299, 0, -1), np.arange(298, -1, -1)], axis=1)
+    measures = wembed.read(folder / "digits.npy")
+    for pairs, why in ((listed, "so many are in the store"), ("all", "there are no more")):
+        some = measures if pairs is listed else measures[:40]
+        store = wembed.precompute(some, tmp_path / why, pairs, n_jobs=1)
+        embedder = wembed.Embedder(training=TrainingSettings(steps=2), encoder="quantiles", n_jobs=1)
+        assert embedder.fit(some, distances=store).learning_curve_.stopped == why
+
+
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
     same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
@@ -96,7 +113,9 @@ def test_few_measures_have_few_pairs_and_no_recall_and_that_is_told(
     code, _, err = run(capsys, "fit", tmp_path / "clouds.npz", "--out", tmp_path / "run", "--pairs", 5_000, *steps)
     assert code == 0, err
     assert re.search(r"[\d,]+ pairs of the 5,000 that were asked for: parts of the collection hold no more", err)
-    assert "because so many are in the store" in err
+    assert "because parts of the collection hold no more of the 5,000 that were asked for" in err
+    assert "the training measures have hardly any other pairs, so only more measures would bring more" in err
+    assert "would tell" not in err
     assert "replaced" not in err
     assert re.search(r"no recall@10: that takes more than 20 unseen measures, and there are \d", err)
 

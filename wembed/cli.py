@@ -249,7 +249,7 @@ def fit(
     if known < len(measures):
         _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
     curve = embedder.learning_curve_
-    _curve(curve)
+    _curve(curve, _more_pairs(embedder))
     if len(curve.compared) > 1:
         errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
         _say(f"Encoders compared on validation measures: {errors}")
@@ -1017,7 +1017,15 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     )
 
 
-def _curve(curve: "LearningCurve") -> None:
+def _more_pairs(embedder: "Embedder") -> float:
+    """How many times the training pairs there are in all, those of the training measures."""
+    count, used = len(embedder.split_.train), embedder.pairs_used_["train"]
+    return count * (count - 1) / 2 / used
+
+
+def _curve(curve: "LearningCurve", more: float) -> None:
+    """What rounds brought, and what more pairs would: there are `more` times as many."""
+    from wembed.embedder import NEARLY
     from rich.console import Console
     from rich.table import Table
 
@@ -1031,10 +1039,13 @@ def _curve(curve: "LearningCurve") -> None:
             closer = f"{curve.error:.2%}" if curve.error < last.error else "no closer"
             table.add_row("the same, combined", closer, "-", _duration(curve.second.training))
         Console(stderr=True).print(table)
-    twice = curve.error_at(2 * last.pairs)
-    foretold = "what more would bring, a second round would tell"
-    if twice is not None:
-        foretold = f"twice the pairs would bring it to about {twice:.2%}"
+    then = curve.error_at(min(2, more) * last.pairs)
+    if NEARLY * more <= 1:
+        foretold = "the training measures have hardly any other pairs, so only more measures would bring more"
+    elif then is None:
+        foretold = "what more would bring, a fit in rounds (--pairs auto) would tell"
+    else:
+        foretold = f"{'twice' if more >= 2 else 'all'} the pairs would bring it to about {then:.2%}"
     _say(f"{last.pairs:,} pairs, because {curve.stopped}: {curve.error:.2%} on validation measures; {foretold}")
     _say(f"If all distances are wanted, a fit like this one pays from about {curve.break_even():,} measures on")
 
