@@ -120,6 +120,26 @@ def test_few_measures_have_few_pairs_and_no_recall_and_that_is_told(
     assert re.search(r"no recall@10: that takes more than 20 unseen measures, and there are \d", err)
 
 
+def test_fit_names_what_comes_next_and_nothing_that_would_be_refused(
+    fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    places = rng.uniform([40, 0], [60, 20], (80 * 3, 2))
+    data, out = tmp_path / "places.csv", tmp_path / "run"
+    data.write_text("measure,x1,x2\n" + "".join(f"{i // 3},{x},{y}\n" for i, (x, y) in enumerate(places)))
+    globe = ("--metric", "great-circle-degrees", "--order", 1, "--pairs", 200, "--steps", 2, "--jobs", 1)
+    code, _, err = run(capsys, "fit", data, "--out", out, *globe)
+    assert code == 0, err
+    assert f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX\n" in err
+    code, _, err = run(capsys, "decoder", out, data)
+    assert code == 2
+    assert "clouds are decoded in flat space alone" in err
+    same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, *same)
+    assert code == 0, err
+    assert f"for barycenters and more, wembed decoder {fitted_run} {folder / 'digits.npy'}" in err
+
+
 def test_fit_in_rounds_tells_what_they_brought(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wembed.learning.evaluation import Report
     from wembed.measures import Measures
     from wembed.records import Neighbors
+    from wembed.transport.costs import GroundCost
 
 __all__ = ["app", "main"]
 
@@ -261,10 +262,10 @@ def fit(
     )
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
-    _say(
-        f"Next: wembed distance {out} A B{also}, wembed index {out} {data} --out INDEX{also}, or, for barycenters and "
-        f"more, wembed decoder {out} {data}{also}"
-    )
+    goes_on = [f"wembed distance {out} A B{also}", f"wembed index {out} {data} --out INDEX{also}"]
+    if _decodes(measures, cost):
+        goes_on.append(f"for barycenters and more, wembed decoder {out} {data}{also}")
+    _say(f"Next: {', or '.join(goes_on)}")
 
 
 @app.command()
@@ -946,7 +947,7 @@ def _asked(model: Path, jobs: int) -> "Embedder":
     return embedder
 
 
-def _cost(metric: str, order: float) -> Any:
+def _cost(metric: str, order: float) -> "GroundCost":
     from wembed.transport.costs import METRICS, GroundCost
 
     if metric in METRICS or not Path(metric).suffix:
@@ -1015,6 +1016,17 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
         f"between vectors a second, {report.exact_per_second:,.0f} exact ones",
         highlight=False,
     )
+
+
+def _decodes(measures: "Measures", cost: "GroundCost") -> bool:
+    """Whether a decoder can be learned from measures like these."""
+    from wembed.learning.decoding import suited_decoding
+
+    try:
+        suited_decoding(measures, cost)
+    except SettingError:
+        return False
+    return True
 
 
 def _more_pairs(embedder: "Embedder") -> float:
