@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
-from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
+from wembed.errors import MeasureError, ReadError, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
@@ -141,7 +142,8 @@ def precompute(
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
 
-    measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
+    cost, wanted = _cost(metric, order), _pairs(pairs)
+    measures = _read(data, support, cost.check)
     with bar(True, "exact distances", unit="pairs") as show:
         store = run(measures, out, wanted, cost, jobs, seed, draw=draw, progress=show)
     _say(f"{len(store):,} exact distances in {out}")
@@ -204,7 +206,8 @@ def fit(
     from wembed.transport.precompute import stored_settings
     from wembed.transport.store import DistanceStore
 
-    measures, cost = _read(data, support), _cost(metric, order)
+    cost = _cost(metric, order)
+    measures = _read(data, support, cost.check)
     in_rounds = pairs == "auto" or max_seconds is not None or target_error is not None
     wanted = None if pairs in (None, "auto") else _pairs(str(pairs), "a number of pairs, 'auto' or 'all'")
     embedder = Embedder(
@@ -326,7 +329,8 @@ def evaluate(
         check_page(html)
     elif labels is not None:
         raise SettingError(f"{labels}: labels colour the map of a report; give --html too")
-    embedder, measures = _load(model), _read(data, support)
+    embedder = _load(model)
+    measures = _read(data, support, embedder.check_like)
     names = None if labels is None else _labels(labels, len(measures))
     unseen = embedder.unseen(measures)
     if len(unseen) == 1 < len(measures):
@@ -361,7 +365,8 @@ def embed(
 
     if out.suffix != ".npy" or not out.parent.is_dir():
         raise SettingError(f"{out}: give a file that ends in .npy, in a folder that is there")
-    vectors = _load(model).transform(_read(data, support))
+    embedder = _load(model)
+    vectors = embedder.transform(_read(data, support, embedder.check_like))
     np.save(out, vectors)
     _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
 
@@ -400,7 +405,8 @@ def distance(
     from wembed.progress import bar
     from wembed.transport.parallel import exact_distances
 
-    embedder, left, right = _load(model), _read(a, support), _read(b, support)
+    embedder = _load(model)
+    left, right = (_read(data, support, embedder.check_like) for data in (a, b))
     count = max(len(left), len(right))
     if len(left) != len(right) and min(len(left), len(right)) != 1:
         raise SettingError(f"{a} holds {len(left)} measures and {b} {len(right)}; give as many, or a single one")
@@ -600,7 +606,8 @@ def index(
     from wembed.index import Index
     from wembed.progress import bar
 
-    embedder, measures = _load(model), _read(data, support)
+    embedder = _load(model)
+    measures = _read(data, support, embedder.check_like)
     given = {"ids": _ids(ids), "labels": _names(labels), "payloads": _payloads(payloads)}
     with bar(True, "graph", unit="measures") as show:
         collection = Index(embedder, measures, **given, method=method, progress=show)
@@ -625,7 +632,8 @@ def add(
     from wembed.index import Index
     from wembed.progress import bar
 
-    collection, measures = Index.load(index), _read(data, support)
+    collection = Index.load(index)
+    measures = _read(data, support, collection.embedder.check_like)
     collection.embedder.verbose = True
     own, given = _ids(ids), {"labels": _names(labels), "payloads": _payloads(payloads)}
     if update and own is None:
@@ -736,7 +744,8 @@ def query(
 
     if as_json and as_csv:
         raise SettingError("--json and --csv are two forms of one answer; give one of them")
-    searched, asking = Index.load(index), _read(data, support)
+    searched = Index.load(index)
+    asking = _read(data, support, searched.embedder.check_like)
     searched.embedder.verbose = True
     solves = rerank > 0 or recall is not None or certified
     wanted = None if among is None else _ids_of(searched, _ids(among))
@@ -821,10 +830,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _read(data: Path, support: Path | None) -> "Measures":
+def _read(data: Path, support: Path | None, check: Callable[["Measures"], None] | None = None) -> "Measures":
+    """The measures of a file; what `check` says against them is told with its name."""
     from wembed.readers import read
 
-    return read(data, support)
+    measures = read(data, support)
+    try:
+        if check is not None:
+            check(measures)
+    except (MeasureError, SettingError) as error:
+        raise type(error)(f"{data}: {error}") from error
+    return measures
 
 
 def _one_of(data: Path, number: int, support: Path | None, option: str) -> "Measures":
