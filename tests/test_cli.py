@@ -701,3 +701,9 @@ def test_every_option_has_a_help_text(command: str, capsys: pytest.CaptureFixtur
     described = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
     assert described.help
     assert [p.name for p in described.params if not p.help and p.name != "help"] == []
+
+
+def test_the_help_of_the_metric_says_which_column_is_the_latitude() -> None:
+    (metric,) = (p for p in typer.main.get_command(cli.app).commands["fit"].params if p.name == "metric")  # type: ignore[attr-defined]
+    assert "x1 is the latitude, x2 the longitude" in metric.help
+    assert "a degree is 111.195 km" in metric.help

@@ -65,8 +65,9 @@ Payloads = Annotated[
 Metric = Annotated[
     str,
     typer.Option(
-        help="euclidean, cityblock, chebyshev, great-circle, great-circle-degrees, or a .npy file with the metric "
-        "between the points of a common support."
+        help="euclidean, cityblock, chebyshev, great-circle, great-circle-degrees (x1 is the latitude, x2 the "
+        "longitude; distances in the same unit, a degree is 111.195 km), or a .npy file with the metric between the "
+        "points of a common support."
     ),
 ]
 Order = Annotated[float, typer.Option(help="p of W_p.")]
