@@ -403,7 +403,10 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1)
     assert code == 0
     assert "30 unseen measures (it has seen the other 270)" in err
-    assert "recall@10, queries: 1" in err
+    assert "recall@10, queries drawn at random: 1" in err
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1_000)
+    assert code == 0, err
+    assert f"recall@10, all {len(wembed.load(fitted_run).split_.test)} as queries" in err
 
 
 @pytest.fixture(scope="module")

@@ -301,7 +301,12 @@ def evaluate(
     model: Model,
     data: Data,
     pairs: Annotated[int, typer.Option(help="Random pairs to solve exactly.")] = 2_000,
-    queries: Annotated[int, typer.Option(help="Measures whose ten nearest are found exactly; 0 for none.")] = 20,
+    queries: Annotated[
+        int,
+        typer.Option(
+            help="Measures whose ten nearest are found exactly, drawn at random, others than by fit; 0 for none."
+        ),
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Optional[Path], typer.Option(help="Save predicted against exact as PNG, SVG or PDF.")] = None,  # noqa: UP045
     html: Annotated[
@@ -1012,7 +1017,11 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
-        row(f"recall@10, queries: {report.queries}", "recall_at_10", ".3f")
+        drawn = report.queries < report.candidates
+        which_queries = (
+            f"queries drawn at random: {report.queries:,}" if drawn else f"all {report.queries:,} as queries"
+        )
+        row(f"recall@10, {which_queries}", "recall_at_10", ".3f")
     elif report.queries:
         _say(f"no recall@10: that takes more than 20 unseen measures, and there are {report.measures}")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
