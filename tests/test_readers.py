@@ -228,7 +228,7 @@ def test_numbers_that_would_not_be_used_are_refused_with_the_columns_that_would_
 @pytest.mark.parametrize("number", ["19055", '"19,055"', "19 055", "1.9e4", "-1", "12 %", "'19055"])
 def test_a_number_of_a_column_that_is_not_known_is_one_however_it_is_written(write, number):
     path = write("a.csv", f"measure,x1,city,mass,share\na,1,Bern,n/a,0\na,2,Area 51,{number},1\n")
-    with pytest.raises(ReadError, match="columns 'mass', 'share' with numbers .*; rename them or drop them"):
+    with pytest.raises(ReadError, match=r"columns 'mass', 'share' with numbers .*; rename them or drop them"):
         wembed.read(path)
 
 

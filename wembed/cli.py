@@ -1063,9 +1063,10 @@ def _more_pairs(embedder: "Embedder") -> float:
 
 def _curve(curve: "LearningCurve", more: float) -> None:
     """What rounds brought, and what more pairs would: there are `more` times as many."""
-    from wembed.embedder import NEARLY
     from rich.console import Console
     from rich.table import Table
+
+    from wembed.embedder import NEARLY
 
     last = curve.rounds[-1]
     if len(curve.rounds) > 1 or curve.second:
