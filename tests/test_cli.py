@@ -18,6 +18,7 @@ import wembed
 from wembed import cli
 from wembed.geometry import class_means, geodesic_pca
 from wembed.learning import curve
+from wembed.learning.training import TrainingSettings
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -78,6 +79,22 @@ def test_fit_leaves_distances_a_model_and_its_errors(fitted_run: Path) -> None:
     assert not (fitted_run / "training.safetensors").exists()
 
 
+def test_a_fit_says_why_it_had_so_many_pairs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--steps", 2, "--encoder", "quantiles")
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", tmp_path / "run", "--pairs", 400, *few)
+    assert code == 0, err
+    assert re.search(
+        r"\d+ pairs, because so many pairs were asked for: .*; what more would bring, a fit in rounds", err
+    )
+    listed = np.stack([np.arange(299, 0, -1), np.arange(298, -1, -1)], axis=1)
+    measures = wembed.read(folder / "digits.npy")
+    for pairs, why in ((listed, "so many are in the store"), ("all", "there are no more")):
+        some = measures if pairs is listed else measures[:40]
+        store = wembed.precompute(some, tmp_path / why, pairs, n_jobs=1)
+        embedder = wembed.Embedder(training=TrainingSettings(steps=2), encoder="quantiles", n_jobs=1)
+        assert embedder.fit(some, distances=store).learning_curve_.stopped == why
+
+
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
     same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
@@ -96,9 +113,31 @@ def test_few_measures_have_few_pairs_and_no_recall_and_that_is_told(
     code, _, err = run(capsys, "fit", tmp_path / "clouds.npz", "--out", tmp_path / "run", "--pairs", 5_000, *steps)
     assert code == 0, err
     assert re.search(r"[\d,]+ pairs of the 5,000 that were asked for: parts of the collection hold no more", err)
-    assert "because so many are in the store" in err
+    assert "because parts of the collection hold no more of the 5,000 that were asked for" in err
+    assert "the training measures have hardly any other pairs, so only more measures would bring more" in err
+    assert "would tell" not in err
     assert "replaced" not in err
     assert re.search(r"no recall@10: that takes more than 20 unseen measures, and there are \d", err)
+
+
+def test_fit_names_what_comes_next_and_nothing_that_would_be_refused(
+    fitted_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    places = rng.uniform([40, 0], [60, 20], (80 * 3, 2))
+    data, out = tmp_path / "places.csv", tmp_path / "run"
+    data.write_text("measure,x1,x2\n" + "".join(f"{i // 3},{x},{y}\n" for i, (x, y) in enumerate(places)))
+    globe = ("--metric", "great-circle-degrees", "--order", 1, "--pairs", 200, "--steps", 2, "--jobs", 1)
+    code, _, err = run(capsys, "fit", data, "--out", out, *globe)
+    assert code == 0, err
+    assert f"Next: wembed distance {out} A B, or wembed index {out} {data} --out INDEX\n" in err
+    code, _, err = run(capsys, "decoder", out, data)
+    assert code == 2
+    assert "clouds are decoded in flat space alone" in err
+    same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", fitted_run, *same)
+    assert code == 0, err
+    assert f"for barycenters and more, wembed decoder {fitted_run} {folder / 'digits.npy'}" in err
 
 
 def test_fit_in_rounds_tells_what_they_brought(
@@ -364,7 +403,10 @@ def test_evaluate_looks_at_the_unseen_part_alone(
     code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1)
     assert code == 0
     assert "30 unseen measures (it has seen the other 270)" in err
-    assert "recall@10, queries: 1" in err
+    assert "recall@10, queries drawn at random: 1" in err
+    code, _, err = run(capsys, "evaluate", fitted_run, folder / "digits.npy", "--pairs", 50, "--queries", 1_000)
+    assert code == 0, err
+    assert f"recall@10, all {len(wembed.load(fitted_run).split_.test)} as queries" in err
 
 
 @pytest.fixture(scope="module")
@@ -544,6 +586,14 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
             ("distance", fitted_run, clouds, clouds),
             "dimension 3; this model was fitted on dimension 2",
         ),
+        "another dimension than the other": (
+            ("distance", fitted_run, folder / "a.npy", clouds),
+            f"{clouds}: the measures have dimension 3",
+        ),
+        "latitude": (
+            ("fit", clouds, *out, "--metric", "great-circle"),
+            f"{clouds}: great-circle takes points (latitude, longitude); these have 3 axes",
+        ),
         "lengths": (
             ("distance", fitted_run, folder / "a.npy", folder / "digits.npy"),
             f"a.npy holds 3 measures and {folder / 'digits.npy'} 300; give as many, or a single one",
@@ -595,6 +645,8 @@ def bad_inputs(folder: Path, fitted_run: Path) -> dict[str, tuple[tuple[object, 
         "device",
         "pairs",
         "another dimension",
+        "another dimension than the other",
+        "latitude",
         "lengths",
         "no model",
         "no index",
@@ -652,3 +704,9 @@ def test_every_option_has_a_help_text(command: str, capsys: pytest.CaptureFixtur
     described = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
     assert described.help
     assert [p.name for p in described.params if not p.help and p.name != "help"] == []
+
+
+def test_the_help_of_the_metric_says_which_column_is_the_latitude() -> None:
+    (metric,) = (p for p in typer.main.get_command(cli.app).commands["fit"].params if p.name == "metric")  # type: ignore[attr-defined]
+    assert "x1 is the latitude, x2 the longitude" in metric.help
+    assert "a degree is 111.195 km" in metric.help

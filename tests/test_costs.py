@@ -139,11 +139,12 @@ def test_an_order_that_makes_no_distance_is_refused(order):
         GroundCost("euclidean", order)
 
 
-@pytest.mark.parametrize("metric", ["manhattan", "Euclidean", "", "great circle"])
+@pytest.mark.parametrize("metric", ["manhattan", "Euclidean", "", "great circle", "great-circle-km", "haversine"])
 def test_an_unknown_metric_is_refused_with_the_choices(metric):
     with pytest.raises(SettingError, match="unknown metric") as caught:
         GroundCost(metric)
     assert all(choice in str(caught.value) for choice in METRICS)
+    assert "the degrees of great-circle-degrees times 111.195" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +190,24 @@ def test_a_matrix_on_point_clouds_is_refused():
     [
         ("great-circle", [[0, 0, 0]], "3 axes"),
         ("great-circle", [[0.0]], "1 axes"),
-        ("great-circle", [[10, 20], [80, 0]], "latitude lies outside"),
-        ("great-circle-degrees", [[91.0, 0], [0, 0]], "latitude lies outside"),
-        ("great-circle-degrees", [[-150.0, 0]], "latitude lies outside"),
+        ("great-circle", [[1, 20], [80, 0]], r"measure 1 has the latitude 80, outside .*order and in radians: are the"),
+        ("great-circle-degrees", [[91.0, 0], [0, 0]], r"measure 1 has the latitude 91, outside \[-90, 90\]; .*swapped"),
+        ("great-circle-degrees", [[-150.0, 0]], r"latitude -150, .*points \(latitude, longitude\), in that order"),
     ],
 )
 def test_points_that_are_not_on_a_globe_are_refused(metric, points, sentence):
+    fine = np.zeros((2, len(points[0])))
     with pytest.raises(SettingError, match=sentence):
-        GroundCost(metric).check(Measures.from_point_clouds([points]))
+        GroundCost(metric).check(Measures.from_point_clouds([fine, points]))
+
+
+def test_a_latitude_of_a_common_support_is_named_by_the_first_measure_with_mass_there():
+    support = np.array([[0.0, 0.0], [10.0, 0.0], [95.0, 0.0]])
+    cost = GroundCost("great-circle-degrees")
+    with pytest.raises(SettingError, match="measure 1 has the latitude 95"):
+        cost.check(Measures.from_histograms(np.array([[1.0, 1, 0], [1, 0, 1]]), support))
+    with pytest.raises(SettingError, match="point 2 of the support has the latitude 95"):
+        cost.check(Measures.from_histograms(np.array([[1.0, 1, 0]]), support))
 
 
 def test_poles_are_on_the_globe():

@@ -155,9 +155,24 @@ def test_a_table_of_pairs_is_warned_of_by_its_measures_and_not_by_its_pairs() ->
         warn_of_unusual_sides(pairs, 1)
         warn_of_unusual_sides(np.maximum(one[:, None], np.full(50, 0.4)), 2)
     one[7] = 3.0
-    with pytest.warns(wembed.UnusualWarning, match="1 of 40 measures of a is unlike .* number 7 with 3"):
+    with pytest.warns(
+        wembed.UnusualWarning,
+        match="1 of 40 measures of a is unlike .*: distances may .* highest, 3, is that of number 7,",
+    ):
         warn_of_unusual_sides(np.maximum(one[:, None], np.full(50, 0.4)), 2)
-    with pytest.warns(wembed.UnusualWarning, match="1 of 40 measures is unlike .* number 7 with 3"):
+    with pytest.warns(
+        wembed.UnusualWarning, match="1 of 40 measures is unlike .*: distances may .* highest, 3, is that of number 7,"
+    ):
         warn_of_unusual_sides(np.maximum(one[:, None], one), 1)
     with pytest.warns(wembed.UnusualWarning, match="pairs"):
         warn_of_unusual_sides(one, 2)
+
+
+def test_the_warning_says_first_what_it_means_and_then_by_which_numbers() -> None:
+    with pytest.warns(wembed.UnusualWarning) as caught:
+        warn_of_unusual_sides(np.array([[0.1], [2.0], [3.1], [9.6], [1.2]]), 2)
+    assert str(caught[0].message) == (
+        "4 of 5 measures of a are unlike those that the model learned from: distances may be further off than the "
+        "errors of the model say (unusualness above 1, as of 1 in 100 usual ones; the highest, 9.6, is that of "
+        "number 3, counted from 0)"
+    )

@@ -210,11 +210,36 @@ def test_the_atoms_of_a_measure_keep_the_order_of_their_rows(write):
     assert_same(wembed.read(path), Measures.from_point_clouds([np.arange(0, 200, 2), np.arange(1, 200, 2)]))
 
 
-def test_the_columns_of_a_table_may_stand_in_any_order_beside_others(write):
+def test_the_columns_of_a_table_may_stand_in_any_order_beside_words(write):
     columns = {"note": ["hello"] * 6, **dict(reversed(table().items()))}
     built = Measures.from_point_clouds(CLOUDS, MASSES)
     assert_same(wembed.read(write("a.parquet", parquet(**columns))), built)
     assert_same(wembed.read(write("a.csv", comma_separated(columns))), built)
+
+
+@pytest.mark.parametrize("name", ["population", "Weight", "mass", "y", ""])
+def test_numbers_that_would_not_be_used_are_refused_with_the_columns_that_would_be(write, name):
+    columns = {"measure": ["a", "a", "b"], "x1": [1.0, 2.0, 3.0], name: [5, 1, 2], "city": ["Bern", "Chur", "Biel"]}
+    for path in (write("a.csv", comma_separated(columns)), write("a.parquet", parquet(**columns))):
+        with pytest.raises(ReadError, match=f"has a column '{name}' with numbers .*'measure', 'x1',.*'weight'.*rename"):
+            wembed.read(path)
+
+
+@pytest.mark.parametrize("number", ["19055", '"19,055"', "19 055", "1.9e4", "-1", "12 %", "'19055"])
+def test_a_number_of_a_column_that_is_not_known_is_one_however_it_is_written(write, number):
+    path = write("a.csv", f"measure,x1,city,mass,share\na,1,Bern,n/a,0\na,2,Area 51,{number},1\n")
+    with pytest.raises(ReadError, match=r"columns 'mass', 'share' with numbers .*; rename them or drop them"):
+        wembed.read(path)
+
+
+def test_columns_of_words_or_of_nothing_are_left_out(write):
+    path = write("a.csv", 'measure,x1,city,city,\na,1,Bern,"100, Mile House",\na,2,,E1,\n')
+    assert_same(wembed.read(path), Measures.from_point_clouds([np.array([1.0, 2.0])]))
+
+
+def test_the_row_names_that_pandas_writes_into_parquet_are_left_out(write):
+    path = write("a.parquet", parquet(measure=[0, 0], x1=[1.0, 2.0], __index_level_0__=[7, 9]))
+    assert_same(wembed.read(path), Measures.from_point_clouds([np.array([1.0, 2.0])]))
 
 
 def test_a_table_without_weights_gives_every_atom_the_same(write):
@@ -315,7 +340,16 @@ UNREADABLE = {
     "CSV without a coordinate": ("a.csv", "measure,x1,x2\na,1,2\nb,1,\n", "row 2 of column 'x2'"),
     "CSV without a name": ("a.csv", "measure,x1\n,1\n", "row 1 of column 'measure'"),
     "CSV without a weight": ("a.csv", "measure,x1,weight\na,1,\n", "row 1 of column 'weight'"),
-    "CSV with a word for a number": ("a.csv", "measure,x1\na,one\n", "'one'"),
+    "CSV with a word for a number": (
+        "a.csv",
+        "measure,x1\na,1\na,one\n",
+        "has 'one' in row 2 of column 'x1'; expected",
+    ),
+    "CSV with a number that ends in a letter": (
+        "a.csv",
+        "city,weight,x1,measure\n" + "Bern,1,46.9,a\n" * 200_000 + "Biel,1,47.1N,a\n",
+        "has '47.1N' in row 200,001 of column 'x1'; expected a number",
+    ),
     "CSV with a row too long": ("a.csv", "measure,x1\na,1,2\n", "Expected 2 columns, got 3"),
     "CSV in Latin-1": ("a.csv", "measure,x1\nCôte,1\n".encode("latin-1"), "utf-8"),
     "Parquet cut short": ("a.parquet", PARQUET[:-20], "not a whole Parquet"),

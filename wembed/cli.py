@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
-from wembed.errors import ReadError, SettingError, UnusualWarning, WembedError
+from wembed.errors import MeasureError, ReadError, SettingError, UnusualWarning, WembedError
 
 if TYPE_CHECKING:
     from wembed.embedder import Embedder
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wembed.learning.evaluation import Report
     from wembed.measures import Measures
     from wembed.records import Neighbors
+    from wembed.transport.costs import GroundCost
 
 __all__ = ["app", "main"]
 
@@ -63,8 +65,9 @@ Payloads = Annotated[
 Metric = Annotated[
     str,
     typer.Option(
-        help="euclidean, cityblock, chebyshev, great-circle, great-circle-degrees, or a .npy file with the metric "
-        "between the points of a common support."
+        help="euclidean, cityblock, chebyshev, great-circle, great-circle-degrees (x1 is the latitude, x2 the "
+        "longitude; distances in the same unit, a degree is 111.195 km), or a .npy file with the metric between the "
+        "points of a common support."
     ),
 ]
 Order = Annotated[float, typer.Option(help="p of W_p.")]
@@ -140,7 +143,8 @@ def precompute(
     from wembed.progress import bar
     from wembed.transport.precompute import precompute as run
 
-    measures, cost, wanted = _read(data, support), _cost(metric, order), _pairs(pairs)
+    cost, wanted = _cost(metric, order), _pairs(pairs)
+    measures = _read(data, support, cost.check)
     with bar(True, "exact distances", unit="pairs") as show:
         store = run(measures, out, wanted, cost, jobs, seed, draw=draw, progress=show)
     _say(f"{len(store):,} exact distances in {out}")
@@ -203,7 +207,8 @@ def fit(
     from wembed.transport.precompute import stored_settings
     from wembed.transport.store import DistanceStore
 
-    measures, cost = _read(data, support), _cost(metric, order)
+    cost = _cost(metric, order)
+    measures = _read(data, support, cost.check)
     in_rounds = pairs == "auto" or max_seconds is not None or target_error is not None
     wanted = None if pairs in (None, "auto") else _pairs(str(pairs), "a number of pairs, 'auto' or 'all'")
     embedder = Embedder(
@@ -249,7 +254,7 @@ def fit(
     if known < len(measures):
         _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
     curve = embedder.learning_curve_
-    _curve(curve)
+    _curve(curve, _more_pairs(embedder))
     if len(curve.compared) > 1:
         errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
         _say(f"Encoders compared on validation measures: {errors}")
@@ -261,10 +266,10 @@ def fit(
     )
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
-    _say(
-        f"Next: wembed distance {out} A B{also}, wembed index {out} {data} --out INDEX{also}, or, for barycenters and "
-        f"more, wembed decoder {out} {data}{also}"
-    )
+    goes_on = [f"wembed distance {out} A B{also}", f"wembed index {out} {data} --out INDEX{also}"]
+    if _decodes(measures, cost):
+        goes_on.append(f"for barycenters and more, wembed decoder {out} {data}{also}")
+    _say(f"Next: {', or '.join(goes_on)}")
 
 
 @app.command()
@@ -296,7 +301,12 @@ def evaluate(
     model: Model,
     data: Data,
     pairs: Annotated[int, typer.Option(help="Random pairs to solve exactly.")] = 2_000,
-    queries: Annotated[int, typer.Option(help="Measures whose ten nearest are found exactly; 0 for none.")] = 20,
+    queries: Annotated[
+        int,
+        typer.Option(
+            help="Measures whose ten nearest are found exactly, drawn at random, others than by fit; 0 for none."
+        ),
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     picture: Annotated[Optional[Path], typer.Option(help="Save predicted against exact as PNG, SVG or PDF.")] = None,  # noqa: UP045
     html: Annotated[
@@ -325,7 +335,8 @@ def evaluate(
         check_page(html)
     elif labels is not None:
         raise SettingError(f"{labels}: labels colour the map of a report; give --html too")
-    embedder, measures = _load(model), _read(data, support)
+    embedder = _load(model)
+    measures = _read(data, support, embedder.check_like)
     names = None if labels is None else _labels(labels, len(measures))
     unseen = embedder.unseen(measures)
     if len(unseen) == 1 < len(measures):
@@ -360,7 +371,8 @@ def embed(
 
     if out.suffix != ".npy" or not out.parent.is_dir():
         raise SettingError(f"{out}: give a file that ends in .npy, in a folder that is there")
-    vectors = _load(model).transform(_read(data, support))
+    embedder = _load(model)
+    vectors = embedder.transform(_read(data, support, embedder.check_like))
     np.save(out, vectors)
     _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
 
@@ -399,7 +411,8 @@ def distance(
     from wembed.progress import bar
     from wembed.transport.parallel import exact_distances
 
-    embedder, left, right = _load(model), _read(a, support), _read(b, support)
+    embedder = _load(model)
+    left, right = (_read(data, support, embedder.check_like) for data in (a, b))
     count = max(len(left), len(right))
     if len(left) != len(right) and min(len(left), len(right)) != 1:
         raise SettingError(f"{a} holds {len(left)} measures and {b} {len(right)}; give as many, or a single one")
@@ -599,7 +612,8 @@ def index(
     from wembed.index import Index
     from wembed.progress import bar
 
-    embedder, measures = _load(model), _read(data, support)
+    embedder = _load(model)
+    measures = _read(data, support, embedder.check_like)
     given = {"ids": _ids(ids), "labels": _names(labels), "payloads": _payloads(payloads)}
     with bar(True, "graph", unit="measures") as show:
         collection = Index(embedder, measures, **given, method=method, progress=show)
@@ -624,7 +638,8 @@ def add(
     from wembed.index import Index
     from wembed.progress import bar
 
-    collection, measures = Index.load(index), _read(data, support)
+    collection = Index.load(index)
+    measures = _read(data, support, collection.embedder.check_like)
     collection.embedder.verbose = True
     own, given = _ids(ids), {"labels": _names(labels), "payloads": _payloads(payloads)}
     if update and own is None:
@@ -735,7 +750,8 @@ def query(
 
     if as_json and as_csv:
         raise SettingError("--json and --csv are two forms of one answer; give one of them")
-    searched, asking = Index.load(index), _read(data, support)
+    searched = Index.load(index)
+    asking = _read(data, support, searched.embedder.check_like)
     searched.embedder.verbose = True
     solves = rerank > 0 or recall is not None or certified
     wanted = None if among is None else _ids_of(searched, _ids(among))
@@ -820,10 +836,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _read(data: Path, support: Path | None) -> "Measures":
+def _read(data: Path, support: Path | None, check: Callable[["Measures"], None] | None = None) -> "Measures":
+    """The measures of a file; what `check` says against them is told with its name."""
     from wembed.readers import read
 
-    return read(data, support)
+    measures = read(data, support)
+    try:
+        if check is not None:
+            check(measures)
+    except (MeasureError, SettingError) as error:
+        raise type(error)(f"{data}: {error}") from error
+    return measures
 
 
 def _one_of(data: Path, number: int, support: Path | None, option: str) -> "Measures":
@@ -946,7 +969,7 @@ def _asked(model: Path, jobs: int) -> "Embedder":
     return embedder
 
 
-def _cost(metric: str, order: float) -> Any:
+def _cost(metric: str, order: float) -> "GroundCost":
     from wembed.transport.costs import METRICS, GroundCost
 
     if metric in METRICS or not Path(metric).suffix:
@@ -994,7 +1017,11 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
-        row(f"recall@10, queries: {report.queries}", "recall_at_10", ".3f")
+        drawn = report.queries < report.candidates
+        which_queries = (
+            f"queries drawn at random: {report.queries:,}" if drawn else f"all {report.queries:,} as queries"
+        )
+        row(f"recall@10, {which_queries}", "recall_at_10", ".3f")
     elif report.queries:
         _say(f"no recall@10: that takes more than 20 unseen measures, and there are {report.measures}")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
@@ -1017,9 +1044,29 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     )
 
 
-def _curve(curve: "LearningCurve") -> None:
+def _decodes(measures: "Measures", cost: "GroundCost") -> bool:
+    """Whether a decoder can be learned from measures like these."""
+    from wembed.learning.decoding import suited_decoding
+
+    try:
+        suited_decoding(measures, cost)
+    except SettingError:
+        return False
+    return True
+
+
+def _more_pairs(embedder: "Embedder") -> float:
+    """How many times the training pairs there are in all, those of the training measures."""
+    count, used = len(embedder.split_.train), embedder.pairs_used_["train"]
+    return count * (count - 1) / 2 / used
+
+
+def _curve(curve: "LearningCurve", more: float) -> None:
+    """What rounds brought, and what more pairs would: there are `more` times as many."""
     from rich.console import Console
     from rich.table import Table
+
+    from wembed.embedder import NEARLY
 
     last = curve.rounds[-1]
     if len(curve.rounds) > 1 or curve.second:
@@ -1031,10 +1078,13 @@ def _curve(curve: "LearningCurve") -> None:
             closer = f"{curve.error:.2%}" if curve.error < last.error else "no closer"
             table.add_row("the same, combined", closer, "-", _duration(curve.second.training))
         Console(stderr=True).print(table)
-    twice = curve.error_at(2 * last.pairs)
-    foretold = "what more would bring, a second round would tell"
-    if twice is not None:
-        foretold = f"twice the pairs would bring it to about {twice:.2%}"
+    then = curve.error_at(min(2, more) * last.pairs)
+    if NEARLY * more <= 1:
+        foretold = "the training measures have hardly any other pairs, so only more measures would bring more"
+    elif then is None:
+        foretold = "what more would bring, a fit in rounds (--pairs auto) would tell"
+    else:
+        foretold = f"{'twice' if more >= 2 else 'all'} the pairs would bring it to about {then:.2%}"
     _say(f"{last.pairs:,} pairs, because {curve.stopped}: {curve.error:.2%} on validation measures; {foretold}")
     _say(f"If all distances are wanted, a fit like this one pays from about {curve.break_even():,} measures on")
 

@@ -220,11 +220,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
         most = source.most if all_there_are else min(int(self.pairs), source.most)
         curve = in_rounds(learn, most, wish) if in_turn else learn(most)
-        if not in_turn and distances is not None:
-            curve = replace(curve, stopped="so many are in the store")
-        elif not in_turn and solved.total < NEARLY * int(self.pairs):
-            stopped = f"of the {int(self.pairs):,} that were asked for, parts of the collection hold no more"
-            curve = replace(curve, stopped=stopped)
+        if not in_turn:
+            curve = replace(curve, stopped=_why_so_many(source, self.pairs, solved.total))
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
         if second and seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
@@ -890,6 +887,18 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder._parents = description["parents"]
     embedder._fitted = embedder.get_params(deep=False)
     return embedder
+
+
+def _why_so_many(source: Source, asked: int | str, total: int) -> str:
+    """Why a fit that was not to go on in rounds had so many pairs, as a clause."""
+    if isinstance(source, Given):
+        plan = source.store.manifest["plan"]
+        if plan["kind"] != "split":
+            return "there are no more" if plan["kind"] == "all" else "so many are in the store"
+        asked = sum(plan["rounds"])
+    if total < NEARLY * int(asked):
+        return f"parts of the collection hold no more of the {int(asked):,} that were asked for"
+    return "so many pairs were asked for"
 
 
 def evaluate(

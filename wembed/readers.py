@@ -3,6 +3,7 @@
 import csv
 import gzip
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -27,6 +28,8 @@ _NPZ_KEYS = (
     "'images'; 'weights' and 'support'; 'points', 'sizes' and optionally 'weights'; or those of scipy.sparse.save_npz"
 )
 _COLUMNS = "'measure', 'x1', 'x2', ... and optionally 'weight'"
+_NUMBER = r"^[-+\d.,\s'_%]*\d[-+\d.,\s'_%eE]*$"  # however it is written
+_INDEX = re.compile(r"__index_level_\d+__")  # the row names of pandas, which it writes into Parquet by itself
 _MAGIC = {
     b"\x93NUMPY": "npy",
     b"PK\x03\x04": "npz",
@@ -64,7 +67,8 @@ def read(path: str | Path, support: np.ndarray | str | Path | None = None) -> Me
     - PNG or JPEG, one image or a folder of them in the order of their names, all of one size. They are turned to grey,
       and brightness is mass: invert drawings that are dark on light first. A transparent pixel has no mass.
     - CSV or Parquet with a row for each atom: `measure` (its name), `x1`, `x2`, ... and optionally `weight`. Measures
-      come in the order in which their names first appear; the rows of one need not stand together.
+      come in the order in which their names first appear; the rows of one need not stand together. Columns of words may
+      stand beside these and are left out; others of numbers, which could be meant as masses, are refused.
     - A folder that `Measures.save` wrote.
 
     Args:
@@ -419,13 +423,16 @@ def rows_of_atoms(path: Path | str, table: Any) -> Measures:
     """Point clouds of an Arrow table with a row for each atom, of a file that goes by this name.
 
     Raises:
-        ReadError: other columns than `measure`, `x1`, `x2`, ... and `weight`, something missing or no numbers in them.
+        ReadError: not the columns `measure`, `x1`, `x2`, ... and maybe `weight`, or numbers in others beside them;
+            something missing or no numbers in them.
         MeasureError: non-finite points, negative or no mass.
     """
     import pyarrow as pa  # late: only tables need it
     from pyarrow import types
 
-    table = table.select(_wanted(path, table.column_names))
+    wanted = _wanted(path, table.column_names)
+    _refuse_unknown(path, _numbers_beside(wanted, table.schema))
+    table = table.select(wanted)
     if table.num_rows == 0:
         raise ReadError(f"{path} holds no measures: it has columns and no rows")
     for name in table.column_names:
@@ -434,7 +441,7 @@ def rows_of_atoms(path: Path | str, table: Any) -> Measures:
             raise ReadError(f"{path} has no value in row {row} of column '{name}'; fill it in or drop the row")
     columns: dict[str, np.ndarray] = {}
     for name in table.column_names[1:]:
-        if not any(test(table[name].type) for test in (types.is_floating, types.is_integer, types.is_decimal)):
+        if not _numeric(table[name].type):
             raise ReadError(f"{path} has a column '{name}' of type {table[name].type}; expected numbers")
         columns[name] = table[name].cast(pa.float64(), safe=False).to_numpy()
     weights = columns.pop("weight", np.ones(table.num_rows))
@@ -448,26 +455,63 @@ def rows_of_atoms(path: Path | str, table: Any) -> Measures:
     return Measures.from_flat(points[order], weights[order], np.bincount(owner))
 
 
+def _numeric(kind: Any) -> bool:
+    from pyarrow import types
+
+    return any(test(kind) for test in (types.is_floating, types.is_integer, types.is_decimal))
+
+
+def _numbers_beside(wanted: list[str], schema: Any) -> list[str]:
+    others = [field for field in schema if field.name not in wanted and not _INDEX.fullmatch(field.name)]
+    return [field.name for field in others if _numeric(field.type)]
+
+
 def _load_csv(path: Path) -> Any:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.csv
 
     # Only an empty cell is missing: "NA" is the code of Namibia, and "nan" is a number that Measures refuses by name.
     with _parsing(path, "CSV file"):
         with path.open(encoding="utf-8-sig", newline="") as file:
-            wanted = _wanted(path, next(csv.reader(file), []))
-        types = {name: pa.string() if name == "measure" else pa.float64() for name in wanted}
-        options = pa.csv.ConvertOptions(
-            column_types=types, include_columns=wanted, null_values=[""], strings_can_be_null=True
-        )
-        return pa.csv.read_csv(path, convert_options=options)
+            names = next(csv.reader(file), [])
+        wanted = _wanted(path, names)
+        types = {name: pa.float64() if name in wanted and name != "measure" else pa.string() for name in names}
+        options = pa.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+        try:
+            table = pa.csv.read_csv(path, convert_options=options)
+        except pa.ArrowInvalid:
+            _refuse_no_number(path, names, options)
+            raise
+    others = [
+        (name, column) for name, column in zip(table.column_names, table.columns, strict=True) if name not in wanted
+    ]
+    numbers = [name for name, column in others if pc.any(pc.match_substring_regex(column, _NUMBER)).as_py()]
+    _refuse_unknown(path, numbers)
+    return table.select(wanted)
+
+
+def _refuse_no_number(path: Path, names: list[str], options: Any) -> None:
+    """Name the first cell that should hold a number and doesn't: read one after another, rows are counted."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    try:
+        pa.csv.read_csv(path, pa.csv.ReadOptions(use_threads=False), convert_options=options)
+    except pa.ArrowInvalid as error:
+        found = re.match(r"In CSV column #(\d+): Row #(\d+): .*invalid value (.*)", str(error))
+        if found:
+            name, row = names[int(found[1])], int(found[2]) - 1  # the first one is the head
+            raise ReadError(f"{path} has {found[3]} in row {row:,} of column '{name}'; expected a number") from error
 
 
 def _load_parquet(path: Path) -> Any:
     from pyarrow import parquet
 
     with _parsing(path, "Parquet file"), parquet.ParquetFile(path) as file:
-        return file.read(columns=_wanted(path, file.schema_arrow.names))
+        wanted = _wanted(path, file.schema_arrow.names)
+        _refuse_unknown(path, _numbers_beside(wanted, file.schema_arrow))
+        return file.read(columns=wanted)
 
 
 def _wanted(path: Path | str, names: list[str]) -> list[str]:
@@ -477,3 +521,12 @@ def _wanted(path: Path | str, names: list[str]) -> list[str]:
     if dim == 0 or any(names.count(name) != 1 for name in wanted):
         raise ReadError(f"{path} has the columns {_some(names)}; expected {_COLUMNS}, each once")
     return wanted
+
+
+def _refuse_unknown(path: Path | str, names: list[str]) -> None:
+    if names:
+        what, it = ("a column", "it") if len(names) == 1 else ("columns", "them")
+        raise ReadError(
+            f"{path} has {what} {_some(names)} with numbers that would not be used: the columns are {_COLUMNS}, which "
+            f"is the mass of a point; rename {it} or drop {it}"
+        )

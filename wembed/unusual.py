@@ -18,7 +18,7 @@ _WRAPPERS = ("wembed", "sklearn", "jaxtyping")  # packages whose frames are not 
 def warn_of_unusual(
     unusualness: np.ndarray,
     whose: str = "measures",
-    so: str = "their distances may be further off than the errors of the model say",
+    so: str = "distances may be further off than the errors of the model say",
     each: int = 1,
 ) -> None:
     """Warn of measures that are unusual by themselves, and of many that are so together, where there are some.
@@ -35,11 +35,11 @@ def warn_of_unusual(
     together = rare > binom.isf(_CHANCE, len(unusualness), 2 * each * _RARE)
     if together or strange:
         many = rare if together else strange
-        usual = f"above 1, where that of 1 in {1 / _RARE:.0f} usual ones is"
+        least = f"above 1, as of 1 in {1 / _RARE:.0f} usual ones" if together else f"at least {UNUSUAL}"
         warn(
-            f"{many:,} of {len(unusualness):,} {whose} {'is' if many == 1 else 'are'} unlike those that "
-            f"the model learned from, with an unusualness {usual if together else f'of {UNUSUAL} or more'}: most "
-            f"of all number {int(unusualness.argmax())} with {unusualness.max():.2g}; {so}",
+            f"{many:,} of {len(unusualness):,} {whose} {'is' if many == 1 else 'are'} unlike those that the model "
+            f"learned from: {so} (unusualness {least}; the highest, {unusualness.max():.2g}, is that of number "
+            f"{int(unusualness.argmax())}, counted from 0)",
             UnusualWarning,
         )
 

@@ -41,7 +41,11 @@ class GroundCost:
     def __post_init__(self) -> None:
         if isinstance(self.metric, str):
             if self.metric not in METRICS:
-                raise SettingError(f"unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}, or a matrix")
+                raise SettingError(
+                    f"unknown metric {self.metric!r}; choose one of {', '.join(METRICS)}, or a matrix (kilometres on "
+                    "Earth are the radians of great-circle times 6371.0088, or the degrees of great-circle-degrees "
+                    "times 111.195)"
+                )
         else:
             try:
                 matrix = np.array(self.metric, dtype=np.float64, order="C")
@@ -153,11 +157,22 @@ class GroundCost:
                 )
         elif self.is_great_circle:
             if measures.dim != 2:
-                raise SettingError(f"great-circle takes points (latitude, longitude); these have {measures.dim} axes")
-            quarter = 90.0 if self.metric.endswith("degrees") else np.pi / 2
-            if len(measures.support) and np.abs(measures.support[:, 0]).max() > quarter * (1 + 1e-9):
                 raise SettingError(
-                    f"a latitude lies outside [-{quarter:g}, {quarter:g}]; {self.metric} takes (latitude, longitude)"
+                    f"{self.metric} takes points (latitude, longitude); these have {measures.dim} axes, not 2"
+                )
+            quarter, unit = (90.0, "degrees") if self.metric.endswith("degrees") else (np.pi / 2, "radians")
+            outside = np.abs(measures.support[:, 0]) > quarter * (1 + 1e-9)
+            if outside.any():
+                atoms = np.arange(len(outside)) if measures.atoms is None else measures.atoms
+                first = int(np.argmax(outside[atoms])) if outside[atoms].any() else None
+                point = int(np.argmax(outside)) if first is None else int(atoms[first])
+                whose = f"point {point} of the support"
+                if first is not None:
+                    whose = f"measure {int(np.searchsorted(measures.offsets, first, side='right')) - 1}"
+                raise SettingError(
+                    f"{whose} has the latitude {measures.support[point, 0]:g}, outside [-{quarter:g}, {quarter:g}]; "
+                    f"{self.metric} takes points (latitude, longitude), in that order and in {unit}: are the two "
+                    "swapped, or in another unit?"
                 )
 
     def places(self, measures: Measures, index: int) -> np.ndarray:
