@@ -103,7 +103,7 @@ def test_a_wished_for_error_is_a_share():
 @pytest.mark.parametrize(("error", "told"), [(0.005, "0.5"), (0.0105, "closer")])
 def test_a_person_is_told_what_maps_brought(error: float, told: str, capsys: pytest.CaptureFixture[str]):
     one = LearningCurve((Round(5_000, 0.0105, 5.0, 20.0),), 1e-3, 1e-5, second=Round(5_000, error, 0.0, 40.0))
-    cli._curve(one)
+    cli._curve(one, 16.0)
     (row,) = [line for line in capsys.readouterr().err.splitlines() if "the same, combined" in line]
     (sentence,) = [line for line in sections.learning(one, []).sentences if "optimal maps as well" in line]
     assert told in row

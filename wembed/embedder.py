@@ -218,10 +218,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return LearningCurve((done,), a_pair, seconds_a_measure=0.0, compared=compared)
 
         all_there_are = self.pairs == "auto" or (distances is not None and not in_turn)
-        most = source.most if all_there_are else min(int(self.pairs), source.most)
+        asked = source.most if all_there_are else int(self.pairs)
+        most = min(asked, source.most)
         curve = in_rounds(learn, most, wish) if in_turn else learn(most)
         if not in_turn:
-            curve = replace(curve, stopped=_why_so_many(source, self.pairs, solved.total))
+            curve = replace(curve, stopped=_why_so_many(source, asked, solved.total))
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
         if second and seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
@@ -889,15 +890,15 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     return embedder
 
 
-def _why_so_many(source: Source, asked: int | str, total: int) -> str:
+def _why_so_many(source: Source, asked: int, total: int) -> str:
     """Why a fit that was not to go on in rounds had so many pairs, as a clause."""
     if isinstance(source, Given):
         plan = source.store.manifest["plan"]
         if plan["kind"] != "split":
             return "there are no more" if plan["kind"] == "all" else "so many are in the store"
         asked = sum(plan["rounds"])
-    if total < NEARLY * int(asked):
-        return f"parts of the collection hold no more of the {int(asked):,} that were asked for"
+    if total < NEARLY * asked:
+        return f"parts of the collection hold no more of the {asked:,} that were asked for"
     return "so many pairs were asked for"
 
 
