@@ -74,6 +74,9 @@ _DECODED = 100  # measures that its error is found with
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
     """Vectors whose Euclidean distance is the Wasserstein distance, learned from a few exact distances.
 
+    Under great-circle metrics it is the chord of it: `GroundCost.from_euclidean` makes arcs of distances between
+    vectors, as `distance`, `pairwise` and an index do.
+
     Args:
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
@@ -87,11 +90,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn", entropic linear
             optimal transport to a learned reference, and roots of the covariance; "dwe", the network of the method's
             paper, for images; "linear", linear optimal transport to one reference, with nothing learned; or "auto":
-            quantiles on a line and in the plane; transport where there are fewer than 200 training measures, and beyond
-            the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a decoder trained along, and
-            unless a wish of `fit` ends that before, "auto" learns transport as well where linear is closer to
-            validation pairs, and combined where it comes within one and a half times the error; that, or linear, is
-            taken where it is closer by more than chance.
+            quantiles on a line, in the plane and on the globe; transport where there are fewer than 200 training
+            measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a
+            decoder trained along, and unless a wish of `fit` ends that before, "auto" learns transport as well where
+            linear is closer to validation pairs, and in the plane combined where it comes within one and a half times
+            the error, or where pairs are so many that maps take little beside them; that, or linear, is taken where it
+            is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them

@@ -167,7 +167,7 @@ class InterpolateBody(InterpolateOptions):
 
 
 class Embedded(BaseModel):
-    """Vectors, whose Euclidean distance is the predicted one."""
+    """Vectors, whose Euclidean distance is the predicted one, or under great-circle metrics the chord of it."""
 
     vectors: list[list[float]] = Field(description="(n, dim)")
     unusualness: list[float] = Field(description="(n,); 1 is the most unusual hundredth; doubt those from 2.5 on")
@@ -176,7 +176,9 @@ class Embedded(BaseModel):
 class Distances(BaseModel):
     """Distances in data units; (n,) of pairs, (n, m) of each against each."""
 
-    predicted: list[Any] = Field(description="Euclidean distances of the vectors")
+    predicted: list[Any] = Field(
+        description="Euclidean distances of the vectors; under great-circle metrics the arcs over them"
+    )
     estimate: list[Any] | None = Field(None, description="the exact distance where it was solved, else the best guess")
     lower: list[Any] | None = Field(None, description="lower end of the interval")
     upper: list[Any] | None = Field(None, description="upper end")
