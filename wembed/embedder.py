@@ -117,8 +117,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         split_: which measures were for training, validation, test and calibration; one that equals an earlier one is in
             none of them.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
-        history_: validation error (root mean square, in data units) by training step; empty where nothing learned was
-            kept.
+        history_: validation error (root mean square, in data units; of chords on the globe) by training step; empty
+            where nothing learned was kept.
         mean_distance_: mean W_p of the training pairs.
         pairs_used_: pairs that were trained on, and validated on.
         errors_: the report of the last `evaluate`, as numbers; None before.
@@ -343,7 +343,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return self.cost.from_euclidean(paired_distances(left, right).astype(np.float64))
         every = np.arange(len(a))
         with self._shown() as shown:
-            return answered(self._trust, self.cost, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
+            return answered(self._trust, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
 
     @overload
     def pairwise(self, a: Measures, b: Measures | None = None) -> Float32[np.ndarray, "n m"]: ...
@@ -392,7 +392,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return self.cost.from_euclidean(distances_between(left, right))
         with self._shown() as shown:
             other = None if b is None else (b, right)
-            return answered_each(self._trust, self.cost, (a, left), other, wanted, self.n_jobs, shown)
+            return answered_each(self._trust, (a, left), other, wanted, self.n_jobs, shown)
 
     def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is.

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int32, Int64
 from wembed.errors import MeasureError, ReadError, SettingError
 from wembed.options import integral
 
-__all__ = ["Measure", "Measures", "hashed_points"]
+__all__ = ["Measure", "Measures", "blocks_of_atoms", "hashed_points"]
 
 _SMALL = 1 << 16  # pixels of a grid whose places are kept, to be there for the next images
 _BLOCK = 1 << 22  # numbers looked at in one go while checking and packing
@@ -381,16 +381,14 @@ class Measures:
     def _hashed_by(self, told_apart: Callable[[np.ndarray], np.ndarray]) -> Int64[np.ndarray, " n"]:
         """Digests by what weights are told apart by."""
         hashes = np.empty(len(self), dtype=np.uint64)
-        ends = np.searchsorted(self.offsets, np.arange(_BLOCK, int(self.offsets[-1]) + _BLOCK, _BLOCK), side="right")
         # Of a common support each point is hashed once, unless the measures are few for it.
         common = None if self.atoms is None or len(self.support) > len(self.atoms) else hashed_points(self.support)
-        for start, stop in itertools.pairwise(np.unique([0, *np.clip(ends - 1, 0, len(self)), len(self)]).tolist()):
-            own = slice(int(self.offsets[start]), int(self.offsets[stop]))
+        for rows, own in blocks_of_atoms(self.offsets, _BLOCK):
             atoms = own if self.atoms is None else self.atoms[own]
             points = hashed_points(self.support[atoms]) if common is None else common[atoms]
             mass = told_apart(np.asarray(self.weights[own]))
             # A sum forgets the order; splitting an atom in two is another way to store the measure, and is not seen.
-            hashes[start:stop] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[start:stop] - own.start)
+            hashes[rows] = np.add.reduceat(_mixed(points ^ _mixed(mass)), self.offsets[rows] - own.start)
         hashes.flags.writeable = False  # everybody is given the same array
         return hashes.view(np.int64)
 
@@ -449,6 +447,16 @@ def _places(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
 @lru_cache(maxsize=16)
 def _small_grid(grid: tuple[int, ...]) -> Float64[np.ndarray, "pixels axes"]:
     return _places(grid)
+
+
+def blocks_of_atoms(offsets: Int64[np.ndarray, " n_plus_1"], most: int) -> Iterator[tuple[slice, slice]]:
+    """Of measures in their order as many as have `most` atoms together, or one that has more; and of their atoms."""
+    start = 0
+    while start < len(offsets) - 1:
+        reached = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
+        stop = max(reached, start + 1)
+        yield slice(start, stop), slice(int(offsets[start]), int(offsets[stop]))
+        start = stop
 
 
 def hashed_points(points: Float64[np.ndarray, "n dim"]) -> np.ndarray:

@@ -433,7 +433,6 @@ class Asked:
 
 def answered(
     trust: Trust,
-    cost: GroundCost,
     a: tuple[Measures, np.ndarray],
     b: tuple[Measures, np.ndarray],
     pairs: tuple[np.ndarray, np.ndarray],
@@ -445,7 +444,6 @@ def answered(
 
     Args:
         trust: of the encoder.
-        cost: the ground cost.
         a: measures and their vectors.
         b: the same object as `a`, or others.
         pairs: i and j.
@@ -478,7 +476,7 @@ def answered(
     together = a[0] if b is a else Measures.concatenate([a[0], b[0]])
     rows = np.stack([i[chosen[solved]], j[chosen[solved]] + (0 if b is a else len(a[0]))], axis=1)
     answers = np.full(len(chosen), np.nan)
-    answers[solved] = exact_distances(together, rows, cost, n_jobs, progress("exact distances"))
+    answers[solved] = exact_distances(together, rows, trust.cost, n_jobs, progress("exact distances"))
     exact = answers[first[place]]
     done = ~np.isnan(exact)
     for array in (found.estimate, found.lower, found.upper):
@@ -489,7 +487,6 @@ def answered(
 
 def answered_each(
     trust: Trust,
-    cost: GroundCost,
     a: tuple[Measures, np.ndarray],
     b: tuple[Measures, np.ndarray] | None,
     asked: Asked,
@@ -499,10 +496,10 @@ def answered_each(
     """Distances of each of a and each of b, as arrays (n, m); without b of each of a and each of a. See `answered`."""
     if b is None:
         pairs = np.triu_indices(len(a[0]))
-        return answered(trust, cost, a, a, pairs, asked, n_jobs, progress).mirrored(len(a[0]))
+        return answered(trust, a, a, pairs, asked, n_jobs, progress).mirrored(len(a[0]))
     count = len(b[0])
     rows, columns = np.divmod(np.arange(len(a[0]) * count), count)
-    found = answered(trust, cost, a, b, (rows, columns), asked, n_jobs, progress)
+    found = answered(trust, a, b, (rows, columns), asked, n_jobs, progress)
     return found.shaped((len(a[0]), count))
 
 

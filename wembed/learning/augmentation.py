@@ -1,12 +1,11 @@
 """New measures made of known ones, where something exact is cheap to have of each."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from wembed.measures import Measures
+from wembed.measures import Measures, blocks_of_atoms
 
 __all__ = ["distorted"]
 
@@ -36,29 +35,19 @@ def distorted(measures: Measures, count: int, seed: int = 0, strength: float = 1
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     points, weights = np.empty((int(offsets[-1]), dim)), np.empty(int(offsets[-1]))
     centroids, squares = np.empty((count, dim)), 0.0
-    for rows, own in _blocks(offsets, dim):
+    for rows, own in blocks_of_atoms(offsets, _BLOCK_COORDINATES // dim):
         block = measures[drawn[rows]]
         centroids[rows], weights[own] = block.centroids(), block.weights
         points[own] = block.points() - np.repeat(centroids[rows], sizes[rows], axis=0)
         squares += float(np.square(points[own]).sum())
-    spread = (squares / points.size) ** 0.5 or 1.0
+    spread = (squares / max(points.size, 1)) ** 0.5 or 1.0
     most = max(1, _BLOCK_NUMBERS // dim**2)
     for start in range(0, count, most):
         distortions = _Distortions.drawn(min(most, count - start), dim, spread, strength, rng)
-        for rows, own in _blocks(offsets[start : start + most + 1], dim):
+        for rows, own in blocks_of_atoms(offsets[start : start + most + 1], _BLOCK_COORDINATES // dim):
             owner = np.repeat(np.arange(rows.start, rows.stop), sizes[start:][rows])
             points[own] = distortions.of(points[own], owner) + centroids[start + owner]
     return Measures(offsets, points, weights)
-
-
-def _blocks(offsets: Int64[np.ndarray, " n_plus_1"], dim: int) -> Iterator[tuple[slice, slice]]:
-    """Of measures in their order, as many as have so many coordinates together, or one; and of their atoms."""
-    start = 0
-    while start < len(offsets) - 1:
-        reached = np.searchsorted(offsets, offsets[start] + _BLOCK_COORDINATES // dim, side="right")
-        stop = max(start + 1, int(reached) - 1)
-        yield slice(start, stop), slice(int(offsets[start]), int(offsets[stop]))
-        start = stop
 
 
 class _Distortions(NamedTuple):

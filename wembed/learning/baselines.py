@@ -15,7 +15,7 @@ __all__ = ["Embedding", "LinearOT", "SlicedWasserstein"]
 
 @runtime_checkable
 class Embedding(Protocol):
-    """Anything that turns measures into vectors whose Euclidean distance stands for W_p."""
+    """Anything that turns measures into vectors whose Euclidean distance stands for W_p, on the globe as its chord."""
 
     def transform(self, measures: Measures) -> np.ndarray:
         """One vector a measure."""

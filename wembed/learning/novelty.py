@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from wembed.euclidean import distances_between, product
-from wembed.measures import Measures
+from wembed.measures import Measures, blocks_of_atoms
 
 __all__ = ["Novelty"]
 
@@ -181,12 +181,8 @@ def _shapes(measures: Measures) -> Float64[np.ndarray, "n traits"]:
     """Atoms, concentration, radius; kurtosis, lopsidedness; ratios of deviations along the principal axes."""
     ratios = min(measures.dim - 1, _RATIOS)
     found = np.empty((len(measures), _TRAITS + 2 + ratios))
-    most, start = max(1, _BLOCK_NUMBERS // measures.dim), 0
-    while start < len(measures):  # as many atoms as fit a block, and one measure at least
-        stop = int(np.searchsorted(measures.offsets, measures.offsets[start] + most, side="right")) - 1
-        part = slice(start, max(stop, start + 1))
-        found[part] = _shapes_of_block(measures[part], ratios)
-        start = part.stop
+    for rows, _ in blocks_of_atoms(measures.offsets, _BLOCK_NUMBERS // measures.dim):
+        found[rows] = _shapes_of_block(measures[rows], ratios)
     return found
 
 

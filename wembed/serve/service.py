@@ -101,7 +101,7 @@ class Service:
             pairs = np.stack([every, every + len(a)], axis=1)
             return await self._solved(_exactly, plain, Measures.concatenate([a, b]), pairs, cost, self._n_jobs)
         one, other = (a, left.vectors), (b, right.vectors)
-        return await self._solved(answered, trust, cost, one, other, (every, every), _asked(asked), self._n_jobs)
+        return await self._solved(answered, trust, one, other, (every, every), _asked(asked), self._n_jobs)
 
     async def pairwise(self, a: Measures, b: Measures | None, asked: DistanceOptions) -> Distances:
         """Of each of a and each of b, or of a itself."""
@@ -122,7 +122,7 @@ class Service:
             together = a if b is None else Measures.concatenate([a, b])
             return await self._solved(_exactly, plain, together, pairs, cost, self._n_jobs)
         other = None if b is None else (b, right.vectors)
-        return await self._solved(answered_each, trust, cost, (a, left.vectors), other, _asked(asked), self._n_jobs)
+        return await self._solved(answered_each, trust, (a, left.vectors), other, _asked(asked), self._n_jobs)
 
     async def neighbors(self, queries: Measures, asked: NeighborsOptions) -> dict[str, Any]:
         """The nearest measures of each."""

@@ -250,7 +250,10 @@ class GroundCost:
         """
         if not self.is_great_circle:
             return lengths
-        return 2 * self.radius * np.arcsin(np.minimum(lengths / (2 * self.radius), 1), dtype=lengths.dtype)
+        found = np.asarray(lengths / (2 * self.radius))
+        np.arcsin(np.minimum(found, 1, out=found), out=found)
+        found *= 2 * self.radius
+        return found
 
     def to_euclidean(self, distances: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """How far apart vectors have to be to stand for W_p: the inverse of `from_euclidean`."""

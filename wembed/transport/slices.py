@@ -114,7 +114,7 @@ class Slices:
             return np.asarray((_powers(moved, p) ** (1 / p) / np.abs(self.lines).sum(axis=1)).max(axis=1))
         if self.cost.is_great_circle:
             chords = _of_bases(_powers(moved, 1), 1, 3)
-            arcs = 2 * np.arcsin(np.clip(chords / 2, 0, 1))  # convex in the chord: Jensen
+            arcs = self.cost.from_euclidean(self.cost.radius * chords) / self.cost.radius  # convex in the chord: Jensen
             return np.asarray(np.maximum(arcs, self._of_euclidean(moved, 3)))
         if isinstance(metric, str):
             return self._of_euclidean(moved, self.lines.shape[1])
