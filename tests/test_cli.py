@@ -17,6 +17,7 @@ from PIL import Image
 import wembed
 from wembed import cli
 from wembed.geometry import class_means, geodesic_pca
+from wembed.learned import Candidate
 from wembed.learning import curve
 from wembed.learning.training import TrainingSettings
 
@@ -118,6 +119,21 @@ def test_few_measures_have_few_pairs_and_no_recall_and_that_is_told(
     assert "would tell" not in err
     assert "replaced" not in err
     assert re.search(r"no recall@10: that takes more than 20 unseen measures, and there are \d", err)
+
+
+@pytest.mark.parametrize(("measures", "said"), [(60, False), (320, True)])
+def test_fit_recommends_the_encoder_that_it_did_not_take_where_that_is_quicker(
+    measures: int, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Candidate, "is_closer", lambda one, *_: one.learned.encoding.kind == "linear")
+    points = np.random.default_rng(0).normal(size=(measures * 3, 2))
+    data = tmp_path / "points.csv"
+    data.write_text("measure,x1,x2\n" + "".join(f"{i // 3},{x},{y}\n" for i, (x, y) in enumerate(points)))
+    code, _, err = run(capsys, "fit", data, "--out", tmp_path / "run", "--pairs", 200, "--steps", 2, "--jobs", 1)
+    assert code == 0, err
+    assert "encoder linear, " in err
+    assert ("--encoder quantiles may encode quicker" in err) == said
+    assert ("may encode quicker" in err) == said
 
 
 def test_fit_names_what_comes_next_and_nothing_that_would_be_refused(
