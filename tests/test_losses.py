@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from wembed.learning.losses import distance_error, relative_distance_error, squared_distance_error, suited_loss
+from wembed.learning.losses import (
+    distance_error,
+    relative_deviation,
+    relative_distance_error,
+    squared_distance_error,
+    suited_loss,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("loss", [distance_error, relative_distance_error, squared_distance_error])
+@pytest.mark.parametrize("loss", [distance_error, relative_deviation, relative_distance_error, squared_distance_error])
 def test_a_loss_is_zero_for_exact_predictions_and_its_gradient_finite_and_not_zero_beyond_the_clamp(loss, dtype):
     exact = torch.tensor([0.0, 1e-3, 0.5, 2.0], dtype=dtype)
-    assert float(loss(exact.square(), exact)) < 1e-7
+    assert float(loss(exact.square(), exact)) < (1e-4 if loss is relative_deviation else 1e-7)
     for predicted in (0.0, 2e-12):  # the root is clamped at 1e-12
         squared = torch.full((4,), predicted, dtype=dtype, requires_grad=True)
         loss(squared, exact).backward()
@@ -25,6 +31,12 @@ def test_near_and_far_count_alike_in_relative_errors():
     near, far = (float(relative_distance_error(off_by_a_tenth[i], exact[i])) for i in (0, 1))
     assert near == pytest.approx(0.01, rel=1e-3)
     assert far == pytest.approx(near, rel=1e-3)
+
+
+def test_relative_deviations_count_each_pair_by_how_far_off_it_is_and_not_by_the_square():
+    exact = torch.tensor([0.5, 0.5, 5.0, 5.0], dtype=torch.float64)
+    predicted = exact * torch.tensor([1.02, 0.98, 1.02, 1.3], dtype=torch.float64)
+    assert float(relative_deviation(predicted.square(), exact)) == pytest.approx((3 * 0.02 + 0.3) / 4, rel=1e-3)
 
 
 def test_distances_that_span_orders_of_magnitude_are_learned_by_relative_errors():

@@ -18,7 +18,7 @@ from wembed.learning.calibration import fitted_scale
 from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turns
-from wembed.learning.losses import Loss, distance_error, relative_distance_error, suited_loss
+from wembed.learning.losses import Loss, distance_error, relative_deviation, relative_distance_error, suited_loss
 from wembed.learning.training import USUAL_PAIRS, Auxiliary, Examples
 from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
@@ -30,6 +30,7 @@ _DIM = 128
 _COPIES = 3  # of the features, for training
 _TURNS, _TRAINING_TURNS = 3, 5  # that a measure is seen in, and those learned from where optimal maps are found in each
 _PLACES = (0, 1, -1, 2, -2)  # that a measure in the plane is turned by, in angles between directions of slices
+_GLOBE_RATE = 0.25  # of the learning rate: centroids are most of the distance, and there from the start
 _DEGREES = 15.0  # that an axis moves in turns of optimal maps alone
 _COPY_BYTES = 400_000_000
 _MAPPED = 12_000  # measures, in all copies and by all references together, where each takes an exact solve
@@ -72,9 +73,8 @@ class GeometricEncoding(Encoding):
     def start_from(self, examples: Examples) -> None:
         self.loss = self._suited_loss(examples.train_distances)
 
-    @staticmethod
-    def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
-        return suited_loss(distances)
+    def _suited_loss(self, distances: Float64[np.ndarray, " k"]) -> Loss:
+        return relative_deviation if self.cost.is_great_circle else suited_loss(distances)
 
     def check(self, measures: Measures) -> None:
         self.cost.check(measures)
@@ -206,7 +206,8 @@ class _FeatureEncoding(GeometricEncoding):
         return copies
 
     def _affordable_copies(self, measures: int) -> int:
-        return int(max(1, min(_COPIES, _COPY_BYTES // (measures * self.shown * 4))))
+        most = _TRAINING_TURNS if self.cost.is_great_circle else _COPIES
+        return int(max(1, min(most, _COPY_BYTES // (measures * self.shown * 4))))
 
     def _make_room(self) -> None:
         """For the weights of an encoder that is trained."""
@@ -246,6 +247,9 @@ class QuantileEncoding(_FeatureEncoding):
         encoding = cls(cost, features, arrays["centre"], dim, arrays.get("places"))
         encoding._make_room()
         return encoding
+
+    def rate_for(self, pairs: int) -> float:
+        return super().rate_for(pairs) * (_GLOBE_RATE if self.cost.is_great_circle else 1.0)
 
     def auxiliary(
         self, measures: Measures, unit: float, pairs: int, seed: int, n_jobs: int, progress: Progress | None
@@ -337,9 +341,9 @@ class _MappedEncoding(_FeatureEncoding):
 class TransportEncoding(_MappedEncoding):
     """Linear optimal transport of the centred measure, each map found exactly.
 
-    In the plane and in space, where turns keep all distances, it is to one reference in three turns, and learned from
-    in five. The vectors stand side by side: axes of few measures would not hold those of others. So where they are to
-    be short, and elsewhere, it is to two references.
+    In the plane, in space and on the globe, where turns keep all distances, it is to one reference in three turns, and
+    learned from in five. The vectors stand side by side: axes of few measures would not hold those of others. So where
+    they are to be short, and elsewhere, it is to two references.
     """
 
     kind = "transport"
@@ -352,7 +356,7 @@ class TransportEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        is_turned = dim is None and cost.is_euclidean and 2 <= placed.dim <= cls.most_turned
+        is_turned = dim is None and cost.turns_alike and 2 <= placed.dim <= cls.most_turned
         references = 1 if is_turned else cls.references
         atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (references * placed.dim)), cls.least_atoms)
         features = LinearTransport.build(placed, atoms, seed, references)
@@ -380,7 +384,7 @@ class TransportEncoding(_MappedEncoding):
     def _affordable_copies(self, measures: int) -> int:
         if self.features.turns is not None:
             return len(self.features.turns)  # each is a part of the features
-        if not self.cost.is_euclidean:  # any turn of the globe, say, makes measures of another kind
+        if not self.cost.turns_alike:  # reflections make measures of another kind
             return 1
         affordable = _MAPPED // (len(self.features.references) * measures)
         return max(1, min(super()._affordable_copies(measures), affordable))
@@ -444,8 +448,7 @@ class CombinedEncoding(_MappedEncoding):
     def rate_for(self, pairs: int) -> float:
         return super().rate_for(min(pairs, USUAL_PAIRS))  # low enough for more as it is
 
-    @staticmethod
-    def _suited_loss(distances: Float64[np.ndarray, " k"]) -> Loss:
+    def _suited_loss(self, distances: Float64[np.ndarray, " k"]) -> Loss:
         return relative_distance_error  # it is for measures that are nearly alike as much as for others
 
     def _affordable_copies(self, measures: int) -> int:

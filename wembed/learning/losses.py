@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-__all__ = ["Loss", "distance_error", "relative_distance_error", "squared_distance_error", "suited_loss"]
+__all__ = [
+    "Loss",
+    "distance_error",
+    "relative_deviation",
+    "relative_distance_error",
+    "squared_distance_error",
+    "suited_loss",
+]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (squared predicted, exact distances) -> scalar
 _LEAST = 0.01  # of a typical distance: relative errors of smaller ones do not count in full
@@ -23,6 +30,12 @@ def relative_distance_error(squared: torch.Tensor, exact: torch.Tensor) -> torch
     """Mean of (W - predicted)^2 / (W^2 + 0.01^2), for distances in units in which a typical one is 1."""
     predicted = squared.clamp_min(1e-12).sqrt()
     return ((predicted - exact).square() / (exact.square() + _LEAST**2)).mean()
+
+
+def relative_deviation(squared: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Mean of |W - predicted| / (W^2 + 0.01^2)^(1/2), in the same units: few pairs that are far off count for less."""
+    predicted = squared.clamp_min(1e-12).sqrt()
+    return ((predicted - exact).abs() / (exact.square() + _LEAST**2).sqrt()).mean()
 
 
 def squared_distance_error(squared: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,11 @@ class GroundCost:
         return isinstance(self.metric, str) and self.metric.startswith("great-circle")
 
     @property
+    def turns_alike(self) -> bool:
+        """Whether measures are as far apart when the space of their coordinates is turned."""
+        return self.is_euclidean or self.is_great_circle
+
+    @property
     def radius(self) -> float:
         """Of the sphere on which arcs are as long as angles are under a great-circle metric; else 1."""
         return float(np.rad2deg(1.0)) if isinstance(self.metric, str) and self.metric.endswith("degrees") else 1.0
@@ -274,15 +279,13 @@ class GroundCost:
     ) -> list[Float64[np.ndarray, "dim dim"]]:
         """Random orthogonal maps of `coordinates` that keep every distance, the identity first; at most `count`.
 
-        For the euclidean metric rotations that move an axis by so many degrees (their root mean square), and their
-        inverses, which make measures of the same kind, in the plane by ever smaller angles; for the sphere any
-        rotation; for cityblock and chebyshev reflections of the axes; for a matrix none.
+        For the euclidean metric and the sphere rotations that move an axis by so many degrees (their root mean
+        square), and their inverses, which make measures of the same kind, in the plane by ever smaller angles; for
+        cityblock and chebyshev reflections of the axes; for a matrix none.
         """
         maps = [np.eye(dim)]
         while len(maps) < count and isinstance(self.metric, str):
-            if self.is_great_circle:
-                maps.append(np.linalg.qr(rng.standard_normal((dim, dim)))[0])
-            elif self.metric == "euclidean" and dim > 1:
+            if self.turns_alike and dim > 1:
                 turn = np.triu(rng.standard_normal((dim, dim)), 1)
                 turn *= np.deg2rad(degrees) * np.sqrt(dim / 2) / np.linalg.norm(turn)
                 if dim == 2:
