@@ -627,6 +627,8 @@ def test_an_unfitted_embedder_says_so(some_digits: Measures, tmp_path: Path) -> 
         Embedder().transform(some_digits)
     with pytest.raises(wembed.NotFittedError):
         Embedder().save(tmp_path)
+    with pytest.raises(wembed.NotFittedError):
+        _ = Embedder().decoder
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from scipy import stats
 import wembed
 from wembed.learning.baselines import LinearOT, SlicedWasserstein
 from wembed.learning.evaluation import MEAN, Intervals, Neighborhoods, compare, score
-from wembed.transport.pairs import random_pairs
 
 
 def noisy(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -89,11 +89,24 @@ def test_a_report_scores_every_method_on_the_same_unseen_pairs(
         assert report.errors[name].relative_error < 0.5 * report.errors[MEAN].relative_error
     assert report.errors[MEAN].recall_at_10 == pytest.approx(10 / 29)
     assert report.pairs == 150
-    drawn = random_pairs(np.arange(len(unseen)), 150, np.random.default_rng(0)).pairs
+    drawn = report.asked
+    assert len(np.unique(drawn, axis=0)) == 150
     np.testing.assert_array_equal(report.exact, wembed.exact_distances(unseen, drawn))
     np.testing.assert_allclose(report.predicted, fitted.distance(unseen[drawn[:, 0]], unseen[drawn[:, 1]]), rtol=1e-5)
     assert fitted.errors_ == report.as_dict()
     assert {"exact", "predicted"}.isdisjoint(report.as_dict())
+
+
+def test_the_same_measures_ask_for_neighbours_whatever_pairs_are_known() -> None:
+    clouds = wembed.Measures.from_point_clouds(list(np.random.default_rng(0).normal(size=(40, 3, 2))))
+    known = np.array([[0, 1], [5, 9], [7, 2]])
+
+    def asking(known: tuple[np.ndarray, np.ndarray] | None) -> list[list[int]]:
+        settings: dict[str, Any] = {"cost": wembed.GroundCost(), "mean_distance": 1.0, "queries": 4, "n_jobs": 1}
+        report = compare(SlicedWasserstein(2), clouds, 20, candidates=30, known=known, **settings)
+        return [report.pool.tolist(), report.hoods.queries.tolist()]
+
+    assert asking(None) == asking((known, wembed.exact_distances(clouds, known, n_jobs=1)))
 
 
 def test_linear_ot_is_exact_for_translates() -> None:

@@ -335,6 +335,7 @@ UNREADABLE = {
     "CSV without measure": ("a.csv", "name,x1\na,1\n", "columns 'name', 'x1'; expected 'measure', 'x1'"),
     "CSV without points": ("a.csv", "measure,y\na,1\n", "columns 'measure', 'y'; expected"),
     "CSV without x2": ("a.csv", "measure,x1,x3\na,1,2\n", "'x3'; expected 'measure', 'x1', 'x2'"),
+    "CSV of latitudes": ("a.csv", "measure,Latitude,Longitude\na,1,2\n", "on the globe 'x1' is the latitude and 'x2'"),
     "CSV with x1 twice": ("a.csv", "measure,x1,x1\na,1,2\n", "each once"),
     "CSV of semicolons": ("a.csv", "measure;x1\na;1\n", "columns 'measure;x1'; expected"),
     "CSV without a coordinate": ("a.csv", "measure,x1,x2\na,1,2\nb,1,\n", "row 2 of column 'x2'"),

@@ -332,7 +332,7 @@ def test_drawings_of_large_measures_stay_small(kind: str) -> None:
     assert 3 * len(ranking) + len(pairs) < 0.7 * MOST
 
 
-def test_maps_have_north_above_and_matrices_place_their_points() -> None:
+def test_maps_have_north_above() -> None:
     from matplotlib.figure import Figure
 
     cities = wembed.Measures.from_point_clouds([[[50.0, 10.0], [-20.0, 30.0]]])
@@ -341,6 +341,25 @@ def test_maps_have_north_above_and_matrices_place_their_points() -> None:
     portraits.draw(axes, 0, portraits.frame([0]))
     drawn = np.asarray(axes.collections[0].get_offsets())
     np.testing.assert_allclose(drawn, [[10, 50], [30, -20]])
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("great-circle-degrees", 1.0), ("great-circle", np.pi / 180)])
+def test_maps_are_not_torn_where_longitudes_end(metric: str, unit: float) -> None:
+    from matplotlib.figure import Figure
+
+    islands = wembed.Measures.from_point_clouds([np.array([[-17.0, 178.0], [-18.0, -179.0]]) * unit, [[0.0, 0.1]]])
+    portraits, axes = Portraits.of(islands, wembed.GroundCost(metric, 1)), Figure().add_subplot()
+    for places in ([0], [0, 1]):
+        frame = portraits.frame(places)
+        portraits.draw(axes, 0, frame)
+        drawn = np.asarray(axes.collections[-1].get_offsets()) / unit
+        np.testing.assert_allclose(np.diff(drawn, axis=0), [[3, -1]], atol=1e-6)
+        assert (frame[0] <= drawn[:, 0] * unit).all()
+        assert (drawn[:, 0] * unit <= frame[1]).all()
+    assert (frame[1] - frame[0]) / unit < 1.12 * 185
+
+
+def test_matrices_place_their_points() -> None:
     matrix = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
     bins = wembed.Measures.from_histograms(np.eye(4) + 0.1, np.zeros(4) + np.arange(4) ** 2)
     left, right, *_ = Portraits.of(bins, wembed.GroundCost(matrix, 1)).frame([0])

@@ -85,17 +85,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a perceptron,
-            in the plane and in space under the euclidean metric to one reference in three turns (unless there is a
-            `dim`), else to two references; "combined", in the plane under the euclidean metric, sliced quantiles and
-            linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn", entropic linear
-            optimal transport to a learned reference, and roots of the covariance; "dwe", the network of the method's
-            paper, for images; "linear", linear optimal transport to one reference, with nothing learned; or "auto":
-            quantiles on a line, in the plane and on the globe; transport where there are fewer than 200 training
-            measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim` or a
-            decoder trained along, and unless a wish of `fit` ends that before, "auto" learns transport as well where
-            linear is closer to validation pairs, and in the plane combined where it comes within one and a half times
-            the error, or where pairs are so many that maps take little beside them; that, or linear, is taken where it
-            is closer by more than chance.
+            in the plane and in space under the euclidean metric and on the globe to one reference in three turns
+            (unless there is a `dim`), else to two references; "combined", in the plane under the euclidean metric,
+            sliced quantiles and linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn",
+            entropic linear optimal transport to a learned reference, and roots of the covariance; "dwe", the network of
+            the method's paper, for images; "linear", linear optimal transport to one reference, with nothing learned;
+            or "auto": quantiles on a line, in the plane and on the globe; transport where there are fewer than 200
+            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim`
+            or a decoder trained along, and unless a wish of `fit` ends that before, "auto" learns transport as well
+            where linear is closer to validation pairs, and in the plane combined where it comes within one and a half
+            times the error, or where pairs are so many that maps take little beside them; that, or linear, is taken
+            where it is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -609,7 +609,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
     @property
     def decoder(self) -> Decoding | None:
-        """What makes measures of vectors; None until `fit_decoder`."""
+        """What makes measures of vectors; None until `fit_decoder`.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_fitted()
         return self._decoding
 
     def check_decoder(self) -> Decoding:

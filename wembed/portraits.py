@@ -39,13 +39,13 @@ class Portraits:
         axes: for clouds beyond the plane, what maps them to the picture.
         labels: of the measures, if they have any.
         numbers: what the measures are counted by; their places without them.
-        turned: whether points are (latitude, longitude), to be drawn with north above.
+        circle: the full circle, where points are (latitude, longitude), to be drawn with north above; None elsewhere.
     """
 
     measures: Measures
     axes: Float64[np.ndarray, "dim 2"] | None = None
     labels: tuple[str, ...] | None = None
-    turned: bool = False
+    circle: float | None = None
     numbers: tuple[int, ...] | None = None
 
     @classmethod
@@ -70,9 +70,9 @@ class Portraits:
             return cls(measures, labels=named, numbers=counted)
         if cost is not None and not isinstance(cost.metric, str):
             measures = cost.coordinates(measures)
-        turned = cost is not None and cost.is_great_circle
+        circle = 2 * np.pi * cost.radius if cost is not None and cost.is_great_circle else None
         if measures.dim < 3:
-            return cls(measures, labels=named, turned=turned, numbers=counted)
+            return cls(measures, labels=named, circle=circle, numbers=counted)
         some = measures[np.unique(np.linspace(0, len(measures) - 1, _LEARNED_FROM).astype(int))]
         points = some.points()
         centred = points - np.average(points, axis=0, weights=some.weights)
@@ -92,8 +92,12 @@ class Portraits:
         if self.measures.grid is not None:
             return 0.0, 1.0, 0.0, 1.0
         points = np.concatenate([self._points(place)[0] for place in places])
+        if self.circle is not None:
+            points[:, 0] = _unbroken(points[:, 0], self.circle)
         low, high = points.min(axis=0), points.max(axis=0)
         half = max(float((high - low).max()) / 2, 1e-12 * float(np.abs(points).max()), 1e-300) * 1.12
+        if self.circle is not None:
+            half = min(half, self.circle / 2)
         middle = (low + high) / 2
         if points.shape[1] == 1:
             return float(middle[0] - half), float(middle[0] + half), 0.0, 1.0
@@ -115,6 +119,8 @@ class Portraits:
             return axes
         axes.set(xlim=frame[:2])
         points, weights = self._points(place)
+        if self.circle is not None:
+            points = np.stack([frame[0] + (points[:, 0] - frame[0]) % self.circle, points[:, 1]], axis=1)
         if points.shape[1] == 2:
             sizes = np.clip(np.clip(400 / len(weights), 2, 20) * weights * len(weights), 0.4, 80)
             axes.scatter(points[:, 0], points[:, 1], s=sizes, color=BLUE, alpha=0.6, lw=0, rasterized=True)
@@ -150,7 +156,7 @@ class Portraits:
             points, weights = points[some], weights[some]
         if self.axes is not None:
             points = points @ self.axes
-        return points[:, ::-1] if self.turned else points, weights
+        return points if self.circle is None else points[:, ::-1], weights
 
 
 def draw_pairs(
@@ -223,6 +229,14 @@ def draw_rows(
             for axes, title in zip(line, titles, strict=False):
                 axes.set_title(title, fontsize=8, parse_math=False)
     return figure
+
+
+def _unbroken(longitudes: Float64[np.ndarray, " n"], circle: float) -> Float64[np.ndarray, " n"]:
+    """The same, none across the ends: from the end of the widest gap between them once around."""
+    ordered = np.sort(longitudes % circle)
+    gaps = np.diff(ordered, append=ordered[:1] + circle)
+    start = ordered[(int(np.argmax(gaps)) + 1) % len(ordered)]
+    return np.asarray(start + (longitudes - start) % circle)
 
 
 def _smoothed(

@@ -28,6 +28,8 @@ _NPZ_KEYS = (
     "'images'; 'weights' and 'support'; 'points', 'sizes' and optionally 'weights'; or those of scipy.sparse.save_npz"
 )
 _COLUMNS = "'measure', 'x1', 'x2', ... and optionally 'weight'"
+_LATITUDES = {"lat", "latitude"}
+_ON_GLOBE = "; on the globe 'x1' is the latitude and 'x2' the longitude, and the metric great-circle-degrees"
 _NUMBER = r"^[-+\d.,\s'_%]*\d[-+\d.,\s'_%eE]*$"  # however it is written
 _INDEX = re.compile(r"__index_level_\d+__")  # the row names of pandas, which it writes into Parquet by itself
 _MAGIC = {
@@ -519,7 +521,8 @@ def _wanted(path: Path | str, names: list[str]) -> list[str]:
     dim = sum(1 for name in set(names) if name[:1] == "x" and name[1:].isdecimal())
     wanted = ["measure", *(f"x{axis}" for axis in range(1, dim + 1))] + ["weight"] * ("weight" in names)
     if dim == 0 or any(names.count(name) != 1 for name in wanted):
-        raise ReadError(f"{path} has the columns {_some(names)}; expected {_COLUMNS}, each once")
+        places = _ON_GLOBE if {name.lower() for name in names} & _LATITUDES else ""
+        raise ReadError(f"{path} has the columns {_some(names)}; expected {_COLUMNS}, each once{places}")
     return wanted
 
 

@@ -238,9 +238,9 @@ def compare(
     for name, value in {"pairs": pairs, "candidates": candidates, "queries": queries, "seed": seed}.items():
         whole(name, value, 1 if name in ("pairs", "candidates") else 0)
     rng = np.random.default_rng(seed)
-    taken, taken_exact, listed = _asked(len(measures), pairs, known, rng)
     pool = np.sort(rng.permutation(len(measures))[:candidates])
-    asking = np.sort(rng.permutation(len(pool))[:queries])
+    asking = np.sort(rng.permutation(len(pool))[:queries])  # the same, whatever pairs are known
+    taken, taken_exact, listed = _asked(len(measures), pairs, known, rng)
     total = len(listed) + len(asking) * len(pool)
     crossing = np.stack([np.repeat(pool[asking], len(pool)), np.tile(pool, len(asking))], axis=1)
     start_workers(measures, np.concatenate([listed, crossing]), n_jobs)

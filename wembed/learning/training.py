@@ -25,7 +25,6 @@ USUAL_PAIRS = 16_000  # to train on, that steps, batches and learning rates are 
 _BATCH_PAIRS, _BATCH_MEASURES = 1792, 512  # 64 cliques of 8 measures
 _ANOTHER = "{file} belongs to another training; delete it, or give another file"
 _OR_NONE = ", or None for what suits"
-_WORTH = 0.95  # of the loss at the start, that a state may have to be kept in its place: less is mostly chance
 _RUN = 28  # neighbouring pairs that stay together in a batch: the pairs of one clique of 8
 
 
@@ -183,9 +182,9 @@ def train(
     checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> list[tuple[int, float]]:
-    """Train an encoder in place and leave it in the state of least loss on the validation pairs.
+    """Train an encoder in place and leave it in the state of least loss on the validation pairs, the start included.
 
-    It is left as it was where that takes away less than a twentieth of the loss; without parameters in any case.
+    An encoder without parameters is left as it is.
 
     Args:
         encoder: maps a batch of features to vectors.
@@ -345,8 +344,7 @@ class _State:
     def check(self, step: int, error: float, loss: float) -> None:
         if not self.history and not math.isfinite(loss):
             raise SettingError("the encoder predicts no finite distance at the start; rescale the measures")
-        start, *others = self.losses or [math.inf]
-        if loss < min(_WORTH * start, *others, math.inf):
+        if loss < min(self.losses, default=math.inf):
             self.best = self._copy()
         self.history.append((step, error))
         self.losses.append(loss)
