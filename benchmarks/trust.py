@@ -27,6 +27,7 @@ KINDS = {
     "tweets": TASKS["tweets, W_2"],
     "meshes": TASKS["meshes, W_2"],
     "regions on the globe": TASKS["regions on the globe, W_1"],
+    "endings of names on the globe": TASKS["endings of names on the globe, W_1"],
 }
 LEVEL, TOLERANCE, RECALL = 0.9, 0.02, 0.99
 FIFTHS = (0.2, 0.4, 0.6, 0.8)

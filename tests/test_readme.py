@@ -39,7 +39,7 @@ def test_what_it_says_of_the_table_of_kinds_is_so() -> None:
             own = found["methods"].get(f"wembed on {where}" if where else "wembed")
             if method == "floor" or method.startswith("wembed"):
                 continue
-            ahead = 0.0 if task != globe or method in ("centroids", "Gelbrich", "RG", "mean predictor") else 1e-5
+            ahead = 0.0 if task != globe or method in ("centroids", "Gelbrich", "RG", "mean predictor") else 2e-5
             assert own["relative_error"]["median"] < marks["relative_error"]["median"] + ahead, (task, name)
             if "recall_at_10" in marks and own["recall_at_10"]["median"] < marks["recall_at_10"]["median"]:
                 outrun.append((task, name))
