@@ -341,6 +341,15 @@ def test_maps_have_north_above() -> None:
     portraits.draw(axes, 0, portraits.frame([0]))
     drawn = np.asarray(axes.collections[0].get_offsets())
     np.testing.assert_allclose(drawn, [[10, 50], [30, -20]])
+    meridians, parallels = (
+        [line for line in axes.lines if list(line.get_data()[across]) == [0, 1]] for across in (1, 0)
+    )
+    assert [line.get_xdata()[0] for line in meridians] == [0, 30]
+    assert [line.get_ydata()[0] for line in parallels] == [0, 30]
+    equator, other = (line.get_linewidth() for line in parallels)
+    assert equator > other
+    assert "lines 30 degrees apart" in portraits.legend
+    assert Portraits.of(cities).legend == ""
 
 
 @pytest.mark.parametrize(("metric", "unit"), [("great-circle-degrees", 1.0), ("great-circle", np.pi / 180)])

@@ -262,7 +262,8 @@ def fit(
     # Nothing is taken in the place of transport but linear, which takes fewer solves.
     quicker = "" if first in (embedder.encoder_, "transport") else f"; --encoder {first} may encode quicker"
     _say(
-        f"Model in {out / 'model'}: encoder {embedder.encoder_}, {embedder.dim_:,} numbers a vector, "
+        f"Model in {out / 'model'}: W_{cost.order:g} under the {cost.metric} metric, encoder {embedder.encoder_}, "
+        f"{embedder.dim_:,} numbers a vector, "
         f"{_duration(curve.seconds_a_measure)} to encode a measure{quicker}"
     )
     _promise(embedder, out)

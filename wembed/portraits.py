@@ -87,6 +87,11 @@ class Portraits:
         label = " ".join(self.labels[place].split())
         return f"{number:,} ({label if len(label) <= _LETTERS else label[: _LETTERS - 1] + '…'})"
 
+    @property
+    def legend(self) -> str:
+        """A sentence on what else is drawn, after a blank; nothing where nothing is."""
+        return "" if self.circle is None else " Maps have north above, lines 30 degrees apart, and a thick equator."
+
     def frame(self, places: Sequence[int]) -> tuple[float, float, float, float]:
         """Left, right, bottom and top of what holds all these measures; nothing for images."""
         if self.measures.grid is not None:
@@ -121,6 +126,7 @@ class Portraits:
         points, weights = self._points(place)
         if self.circle is not None:
             points = np.stack([frame[0] + (points[:, 0] - frame[0]) % self.circle, points[:, 1]], axis=1)
+            _graticule(axes, frame, self.circle)
         if points.shape[1] == 2:
             sizes = np.clip(np.clip(400 / len(weights), 2, 20) * weights * len(weights), 0.4, 80)
             axes.scatter(points[:, 0], points[:, 1], s=sizes, color=BLUE, alpha=0.6, lw=0, rasterized=True)
@@ -229,6 +235,17 @@ def draw_rows(
             for axes, title in zip(line, titles, strict=False):
                 axes.set_title(title, fontsize=8, parse_math=False)
     return figure
+
+
+def _graticule(
+    axes: "matplotlib.axes.Axes", frame: tuple[float, float, float, float], circle: float, lines: int = 12
+) -> None:
+    """Meridians and parallels every 30 degrees, the equator darker."""
+    left, right, bottom, top = np.array(frame) * lines / circle
+    for meridian in np.arange(np.ceil(left), right):
+        axes.axvline(meridian * circle / lines, color=GREY, lw=0.3, alpha=0.35, zorder=0)
+    for parallel in np.arange(max(np.ceil(bottom), -lines / 4), min(top, lines / 4 + 0.5)):
+        axes.axhline(parallel * circle / lines, color=GREY, lw=0.3 if parallel else 0.8, alpha=0.35, zorder=0)
 
 
 def _unbroken(longitudes: Float64[np.ndarray, " n"], circle: float) -> Float64[np.ndarray, " n"]:

@@ -245,6 +245,7 @@ def worst_pairs(report: Report, portraits: Portraits) -> Section:
     named = "" if portraits.labels is None else ", with its label"
     caption = (
         f"The {len(pairs)} pairs of the largest relative error. Below each drawing is the number of the measure{named}."
+        + portraits.legend
     )
     drawn = draw_pairs(portraits, report.asked[pairs], titles)
     label = f"Drawings of {len(pairs)} pairs of measures, with their exact and predicted distances."
@@ -266,7 +267,7 @@ def neighbors(report: Report, portraits: Portraits) -> Section:
     sentence = (
         f"Of the {k} nearest of a query, {hits.mean():.1f} are found on average; here are the query with the fewest, a "
         "typical one, and the one with the most. Above each neighbour is its distance. A neighbour that only one of "
-        "the two rows has stands in a thick dashed frame, with a cross behind its distance."
+        "the two rows has stands in a thick dashed frame, with a cross behind its distance." + portraits.legend
     )
     pictures = []
     for place, row in enumerate(shown.tolist(), 1):
