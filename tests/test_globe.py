@@ -109,6 +109,13 @@ def test_places_that_are_all_the_same_are_no_distance_apart() -> None:
     np.testing.assert_allclose(embedder.pairwise(same), 0, atol=1e-5)
 
 
+def test_who_asks_for_a_decoder_is_told_that_clouds_on_the_globe_have_none(learned: Embedder) -> None:
+    with pytest.raises(wembed.SettingError, match="on the globe takes histograms"):
+        learned.decode(learned.transform(regions(1, 2)))
+    with pytest.raises(wembed.SettingError, match="in flat space alone"):
+        learned.fit_decoder(regions(1, 60))
+
+
 def test_a_model_is_the_same_when_it_is_loaded(learned: Embedder, tmp_path: Path) -> None:
     learned.save(tmp_path / "model")
     again = wembed.load(tmp_path / "model")

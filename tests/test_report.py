@@ -18,6 +18,7 @@ import pytest
 from halved import halved_digits
 
 import wembed
+from wembed import sections
 from wembed.figures import draw_learning, draw_map, plain_style, rendered
 from wembed.learning.baselines import SlicedWasserstein
 from wembed.learning.curve import LearningCurve, Round
@@ -474,3 +475,12 @@ def test_embedded_rasters_are_whole(file: str, full: list[Path]) -> None:
     assert rasters
     for raster in rasters:
         Image.open(io.BytesIO(base64.b64decode(raster))).verify()
+
+
+def test_it_is_told_where_near_pairs_are_too_long_and_far_ones_too_short() -> None:
+    exact = np.linspace(1, 2, 200)
+    told = sections._leaning(exact, 0.1 * (1.5 - exact))
+    assert told.replace("\u00a0", " ") == "Of the nearest fifth 100 % are too long, of the farthest fifth 0.00 %."
+    either = np.tile([0.1, -0.1], 100)
+    assert sections._leaning(exact, either) == "Predictions are too long about as often as too short."
+    assert "100\u00a0% of the predictions are too short." in sections._leaning(exact, -np.abs(either))

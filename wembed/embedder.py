@@ -626,7 +626,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self._check_fitted()
         if self._decoding is None:
-            raise SettingError("this model has no decoder; give it one with fit_decoder, or with `wembed decoder`")
+            histograms = ", which on the globe takes histograms" if self.cost.is_great_circle else ""
+            raise SettingError(
+                f"this model has no decoder; give it one with fit_decoder, or with `wembed decoder`{histograms}"
+            )
         return self._decoding
 
     def save(self, folder: "str | Path") -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "worst_pairs",
 ]
 
+_TOLD_APART = 100  # pairs, from which on near and far ones are told apart by which way they are off
 _WORST = 8  # pairs drawn
 _QUERIES = 3
 _NEIGHBORS = 10
@@ -133,7 +134,7 @@ def errors_by_distance(report: Report) -> Section:
     near, *_, far = _fifths(exact, errors)
     sentence = (
         f"In the nearest fifth of the pairs a prediction is off by {percent(near)} on average, in the farthest fifth "
-        f"by {percent(far)}. {_leaning(errors)}"
+        f"by {percent(far)}. {_leaning(exact, errors)}"
     )
     limit = float(np.percentile(np.abs(errors), 99)) * 1.5 or 1.0
     beyond = int((np.abs(errors) > limit).sum())
@@ -475,8 +476,11 @@ def _kept(intervals: Intervals, exact: Float64[np.ndarray, " k"]) -> tuple[int, 
     return row, level, float(intervals.coverage(exact)[row])
 
 
-def _leaning(errors: Float64[np.ndarray, " k"]) -> str:
-    """Whether predictions are too long or too short more often."""
+def _leaning(exact: Float64[np.ndarray, " k"], errors: Float64[np.ndarray, " k"]) -> str:
+    """Whether predictions are too long or too short more often, and whether near and far ones differ in that."""
+    near, *_, far = [float((errors[part] > 0).mean()) for part in figures.by_distance(exact, 5)] * 2
+    if abs(near - far) > 0.3 and len(exact) >= _TOLD_APART:
+        return f"Of the nearest fifth {percent(near)} are too long, of the farthest fifth {percent(far)}."
     long = float((errors > 0).mean())
     if 0.4 <= long <= 0.6:
         return "Predictions are too long about as often as too short."
