@@ -53,7 +53,7 @@ class Task:
         others: parts of it that are left out of training, each an exam of its own; how much harder that is, the exam of
             one half tells, which is sat by a model that saw the other half as well.
         known: how many of the rest there are to learn from; None for all.
-        lengths: of vectors that wembed is fitted with as well, each once.
+        lengths: of vectors that wembed is fitted with as well, plain ones and with a residual, each once.
         settings: of wembed that are not the default ones.
     """
 
@@ -77,7 +77,7 @@ TASKS = {
     "mnist, W_2, 100 digits": Task("mnist", W2, pairs=4_950, known=100),
     "digits of 8 x 8, W_2": Task("digits", W2),
     "doodles, W_2": Task("quickdraw", W2, others=("quickdraw/cat", "quickdraw/crab", "quickdraw/face")),
-    "meshes, W_2": Task("meshes", W2, pairs=6_000, unseen=150),
+    "meshes, W_2": Task("meshes", W2, pairs=6_000, unseen=150, lengths=LENGTHS),
     "meshes, W_2, 100 meshes": Task("meshes", W2, pairs=4_950, unseen=150, known=100),
     "meshes, W_1": Task("meshes", W1, pairs=6_000, unseen=150),
     "tweets, W_2": Task("tweets", W2, lengths=LENGTHS),
@@ -180,8 +180,9 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
         models.append(embedder)
         note("wembed", embedder.pairwise, seconds, len(store))
     for length in task.lengths:
-        shorter, seconds = fitted(0, dim=length)
-        note(f"wembed, {length:,} numbers", shorter.pairwise, seconds, len(store))
+        for kind, residual in (("", False), (" with a residual", True)):
+            shorter, seconds = fitted(0, dim=length, residual=residual)
+            note(f"wembed, {length:,} numbers{kind}", shorter.pairwise, seconds, len(store))
     a_pair = embedder.learning_curve_.seconds_a_pair
     if others:
         halves = {

@@ -1,7 +1,6 @@
 """Draw what accuracy.py and rounds.py recorded: errors on each kind of measures, against time, and against length."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from readme import lengths_of
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -99,16 +99,16 @@ def against_seconds(results: dict[str, Any]) -> Figure:
 
 
 def against_length(results: dict[str, Any]) -> Figure:
-    """Error and recall of wembed by the numbers in a vector, where more than one length was fitted."""
+    """Error and recall of wembed by the numbers in a vector, plain and with a residual, where lengths were fitted."""
     figure = Figure(figsize=(8, 3.2), dpi=150, layout="constrained")
     error, recall = figure.subplots(1, 2)
-    for (color, marker), (task, found) in zip(
-        STYLES.values(), ((name, found) for name, found in results.items() if _lengths(found)), strict=False
-    ):
-        lengths = _lengths(found)
-        for axes, mark in ((error, "relative_error"), (recall, "recall_at_10")):
-            values = [found["methods"][lengths[length]][mark]["median"] for length in sorted(lengths)]
-            axes.plot(sorted(lengths), values, color=color, marker=marker, label=task)
+    drawn = ((task, found) for task, found in results.items() if lengths_of(found, ""))
+    for (color, marker), (task, found) in zip(STYLES.values(), drawn, strict=False):
+        for kind, line in ((" with a residual", "-"), ("", ":")):
+            lengths = lengths_of(found, kind)
+            for axes, mark in ((error, "relative_error"), (recall, "recall_at_10")):
+                values = [found["methods"][name][mark]["median"] for name in lengths.values()]
+                axes.plot(list(lengths), values, line, color=color, marker=marker, label=f"{task}{kind or ', plain'}")
     for axes, title in ((error, "mean relative error"), (recall, "recall@10")):
         axes.set_title(f"{title} on unseen measures", fontsize=9)
         axes.set_xscale("log", base=2)
@@ -119,13 +119,6 @@ def against_length(results: dict[str, Any]) -> Figure:
     error.yaxis.set_major_formatter("{x:.1%}")
     error.legend(frameon=False, fontsize=8)
     return figure
-
-
-def _lengths(found: dict[str, Any]) -> dict[int, str]:
-    """The methods that are wembed with vectors of some length, and its own choice, by their length."""
-    asked = [name for name in found["methods"] if re.fullmatch(r"wembed, [\d,]+ numbers", name)]
-    lengths = {int(name.split()[1].replace(",", "")): name for name in asked}
-    return lengths | {found["numbers_a_vector"]: "wembed"} if lengths else {}
 
 
 def against_time(results: dict[str, Any]) -> Figure:

@@ -87,6 +87,28 @@ def left_out() -> str:
     return "\n".join(rows)
 
 
+def lengths_of(found: dict[str, Any], kind: str) -> dict[int, str]:
+    """The methods that are wembed with vectors of some length and kind, and its own choice last, by their length."""
+    asked = [name for name in found["methods"] if re.fullmatch(rf"wembed, [\d,]+ numbers{kind}", name)]
+    lengths = {int(name.split()[1].replace(",", "")): name for name in asked}
+    return dict(sorted(lengths.items())) | {found["numbers_a_vector"]: "wembed"} if lengths else {}
+
+
+def lengths() -> str:
+    """Errors of vectors of some length, plain and with a residual."""
+    rows = [
+        "| unseen measures of | numbers a vector | MB for a million | plain | with a residual |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for task, found in recorded("accuracy")["results"].items():
+        plain, residual = (lengths_of(found, kind) for kind in ("", " with a residual"))
+        for length, name in plain.items():
+            both = [error_and_recall(found["methods"][one]) for one in (name, residual[length])]
+            cells = both if both[0] != both[1] else [both[0], "-"]
+            rows.append(f"| {task} | {length:,} | {4 * length:,} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def encode() -> str:
     """What encoding takes of each kind of measures, by the encoder that learned from them."""
     rows = ["| measures | atoms, in the mean | encoder | ms to encode one |", "|---|--:|---|--:|"]
@@ -333,7 +355,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "speed": speed,
         "scale": scale,
     },
-    "docs/choosing.md": {"encode": encode, "left-out": left_out, "index": index},
+    "docs/choosing.md": {"encode": encode, "left-out": left_out, "lengths": lengths, "index": index},
     "docs/geometry.md": {"geometry": geometry, "together": together},
     "docs/serving.md": {"serve": serve},
     "docs/trust.md": {

@@ -13,7 +13,7 @@ from test_store import full_disk
 
 from wembed import ArtifactError, SettingError, TrainingSettings
 from wembed.learning import encoders
-from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, PerceptronEncoder, ProjectionEncoder
+from wembed.learning.encoders import AuxiliaryHead, DWEEncoder, PerceptronEncoder
 from wembed.learning.losses import distance_error, squared_distance_error
 from wembed.learning.training import Auxiliary, Examples, train
 
@@ -372,22 +372,6 @@ def test_the_encoder_starts_as_the_isometric_projection_of_its_features() -> Non
     np.testing.assert_allclose(
         np.linalg.norm(linear[0] - linear[1]), np.linalg.norm(features[0] - features[1]), rtol=1e-5
     )
-
-
-def test_a_projection_keeps_what_varies_most_and_has_nothing_to_train() -> None:
-    rng = np.random.default_rng(0)
-    features = (rng.normal(size=(60, 2)) @ rng.normal(size=(2, 8))).astype(np.float32)
-    for dim in (8, 2):
-        made = ProjectionEncoder(8, dim)
-        made.start_from(features)
-        assert not list(made.parameters())
-        vectors = made(torch.from_numpy(features)).numpy()
-        assert vectors.shape == (60, dim)
-        np.testing.assert_allclose(
-            np.linalg.norm(vectors[1:] - vectors[:-1], axis=1),
-            np.linalg.norm(np.diff(features, axis=0), axis=1),
-            rtol=1e-4,
-        )
 
 
 def test_dwe_is_the_network_of_the_paper() -> None:

@@ -27,7 +27,7 @@ __all__ = ["app", "main"]
 
 _OPTIONS = {
     **{name: f"--{name} " for name in ("interval", "tolerance", "budget", "recall", "rerank", "pairs", "queries")},
-    **{name: f"--{name} " for name in ("order", "dim", "steps", "device", "method")},
+    **{name: f"--{name} " for name in ("order", "dim", "residual", "steps", "device", "method")},
     "k": "-k ",
     "n_jobs": "--jobs ",
     "random_state": "--seed ",
@@ -184,6 +184,13 @@ def fit(
         Optional[int],  # noqa: UP045
         typer.Option(help="Length of the vectors; by default what suits the encoder."),
     ] = None,
+    residual: Annotated[
+        bool,
+        typer.Option(
+            help="With --dim, keep in the first number of a vector how long all is that the others leave out: far "
+            "smaller errors, but distances are no longer plain Euclidean ones between the vectors.",
+        ),
+    ] = False,
     encoder: Annotated[
         str,
         typer.Option(
@@ -222,6 +229,7 @@ def fit(
         random_state=seed,
         training=None if steps is None else TrainingSettings(steps=steps, seed=seed),
         verbose=True,
+        residual=residual,
     )
     embedder.check(measures)
     settings = stored_settings(out / "distances") or {"pairs": 20_000, "seed": seed}
@@ -263,7 +271,7 @@ def fit(
     quicker = "" if first in (embedder.encoder_, "transport") else f"; --encoder {first} may encode quicker"
     _say(
         f"Model in {out / 'model'}: W_{cost.order:g} under the {cost.metric} metric, encoder {embedder.encoder_}, "
-        f"{embedder.dim_:,} numbers a vector, "
+        f"{embedder.dim_:,} numbers a vector{'' if embedder.residuals is None else ', the first a residual'}, "
         f"{_duration(curve.seconds_a_measure)} to encode a measure{quicker}"
     )
     _promise(embedder, out)
@@ -377,6 +385,10 @@ def embed(
     vectors = embedder.transform(_read(data, support, embedder.check_like))
     np.save(out, vectors)
     _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
+    if embedder.residuals is not None:
+        _say("The first number of each is the length of its residual: embedder.between(x, y) reads their distances")
+    elif embedder.cost.is_great_circle:
+        _say("Distances between them are chords: embedder.between(x, y) reads the arcs")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wembed.errors import ArtifactError, MeasureError, NotFittedError, SeenWarning, SettingError
-from wembed.euclidean import distances_between, paired_distances
+from wembed.euclidean import Residuals, distances_between, paired_distances
 from wembed.learned import (
     FAMILIAR,
     Candidate,
@@ -35,12 +35,13 @@ from wembed.learning.decoding import (
     learned_decoding,
     suited_decoding,
 )
-from wembed.learning.encodings import ENCODINGS
+from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
 from wembed.learning.geometric import LinearEncoding
+from wembed.learning.shortening import Shortening
 from wembed.learning.training import TrainingSettings, check_checkpoint
 from wembed.measures import Measures
-from wembed.options import whole
+from wembed.options import switch, whole
 from wembed.progress import bar
 from wembed.records import Distances
 from wembed.saved import model_folder, read_model, write_model
@@ -57,7 +58,7 @@ from wembed.unusual import warn, warn_of_unusual
 
 __all__ = ["Embedder", "evaluate", "load"]
 
-_MOST_NUMBERS = 65_536  # in a vector
+_FEWEST_NUMBERS, _MOST_NUMBERS = 2, 65_536  # in a vector: with a residual, and in any
 NEARLY = 0.9  # of the pairs that were asked for: cliques leave some over
 _PROBE_SECONDS, _PROBED = 0.2, 10_000  # to see how long an exact solve takes: at least, and pairs at most
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals that an evaluation looks at
@@ -81,12 +82,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
-            others as many as they see.
+            others as many as they see. Those of "transport", "sinkhorn" and "linear" are learned at full length, and
+            then mapped to as few, so as to keep the distances of all training measures; they are never longer.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a perceptron,
-            in the plane and in space under the euclidean metric and on the globe to one reference in three turns
-            (unless there is a `dim`), else to two references; "combined", in the plane under the euclidean metric,
+            in the plane and in space under the euclidean metric and on the globe to one reference in three turns (one
+            if a decoder is trained along), else to two references; "combined", in the plane under the euclidean metric,
             sliced quantiles and linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn",
             entropic linear optimal transport to a learned reference, and roots of the covariance; "dwe", the network of
             the method's paper, for images; "linear", linear optimal transport to one reference, with nothing learned;
@@ -108,6 +110,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             `training` says otherwise, the order of training.
         training: how to train; None for the defaults.
         verbose: show progress bars.
+        residual: with a `dim`, the first number of a vector is the length of what the others leave out. Distances are
+            then no plain Euclidean ones between the vectors, but nearer to those of the long ones by far: `between`,
+            and all that asks for measures, reads them. See `wembed.euclidean.Residuals`.
 
     `transform`, `distance` and `pairwise` warn (`UnusualWarning`) of measures unlike those learned from.
 
@@ -145,6 +150,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         random_state: int = 0,
         training: TrainingSettings | None = None,
         verbose: bool = False,
+        residual: bool = False,
     ) -> None:
         self.metric = metric
         self.order = order
@@ -160,6 +166,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.random_state = random_state
         self.training = training
         self.verbose = verbose
+        self.residual = residual
 
     def fit(
         self,
@@ -243,7 +250,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         digests = measures.digests().copy()  # to be saved: torch takes no array that cannot be written to
         parents = {"measures": measures.fingerprint, "distances": solved.digest}
         # Nothing from here on takes time: a fit that is interrupted leaves the Embedder as it was.
-        self.encoder_, self.dim_ = learned.encoding.kind, learned.encoding.dim
+        self.encoder_, self.dim_ = learned.encoding.kind, learned.dim
         self.split_, self.history_, self.learning_curve_ = solved.split, learned.history, curve
         self.mean_distance_ = float(solved.train_distances.mean())
         self.pairs_used_ = {"train": len(solved.train_pairs), "validation": len(solved.validation_pairs)}
@@ -340,7 +347,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         wanted = Asked(interval, tolerance, budget, refine)
         left, right = self._transformed(a, " of a"), self._transformed(b, " of b")
         if wanted == Asked():
-            return self.cost.from_euclidean(paired_distances(left, right).astype(np.float64))
+            return self.paired(left, right)
         every = np.arange(len(a))
         with self._shown() as shown:
             return answered(self._trust, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
@@ -389,10 +396,63 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = self._transformed(a, "" if b is None else " of a")
         right = left if b is None else self._transformed(b, " of b")
         if wanted == Asked():
-            return self.cost.from_euclidean(distances_between(left, right))
+            return self.between(left, right)
         with self._shown() as shown:
             other = None if b is None else (b, right)
             return answered_each(self._trust, (a, left), other, wanted, self.n_jobs, shown)
+
+    def between(self, x: Any, y: Any = None) -> Float32[np.ndarray, "n m"]:
+        """Predicted W_p of each vector x[i] and each y[j] (of x itself without y), as `pairwise` has it of measures.
+
+        Args:
+            x: vectors (n, dim) that `transform` made.
+            y: more of them, (m, dim); without them, x.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: arrays that are not vectors of this model.
+        """
+        left = self._checked_vectors(x)
+        right = left if y is None else self._checked_vectors(y)
+        return self.cost.from_euclidean(distances_between(left, right, residuals=self._learned.residuals))
+
+    def paired(self, x: Any, y: Any) -> Float64[np.ndarray, " n"]:
+        """Predicted W_p of each vector x[i] and y[i], as `distance` has it of measures.
+
+        Args:
+            x: vectors (n, dim) that `transform` made.
+            y: as many of them.
+
+        Raises:
+            NotFittedError: before `fit`.
+            SettingError: arrays that are not vectors of this model, or not as many.
+        """
+        left, right = self._checked_vectors(x), self._checked_vectors(y)
+        if len(left) != len(right):
+            raise SettingError(f"paired takes as many of both, and these are {len(left)} and {len(right)} vectors")
+        return self.cost.from_euclidean(paired_distances(left, right, self._learned.residuals).astype(np.float64))
+
+    @property
+    def residuals(self) -> Residuals | None:
+        """How distances between vectors are read that have a residual; None for plain ones.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_fitted()
+        return self._learned.residuals
+
+    def _checked_vectors(self, vectors: Any) -> Float32[np.ndarray, "n dim"]:
+        self._check_fitted()
+        given = np.asarray(vectors)
+        if given.ndim != 2 or given.shape[1] != self.dim_ or given.dtype.kind != "f":
+            raise SettingError(
+                f"vectors have shape {given.shape} and type {given.dtype}; expected floats (n, {self.dim_})"
+            )
+        finite = np.isfinite(given).all(axis=1)
+        if not finite.all():
+            raise SettingError(f"vector {int(np.argmin(finite))} has a number that is NaN or infinite")
+        return np.ascontiguousarray(given, dtype=np.float32)
 
     def unusualness(self, measures: Measures) -> Float64[np.ndarray, " n"]:
         """How unlike the training measures each measure is.
@@ -581,7 +641,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """Mean W_p between measures, some of many, and what they decode to."""
         some = measures[:_DECODED]
         vectors = learned.encode(some, self.device, self.n_jobs, self.verbose)
-        made = decoding(vectors, learned.encoding.centroids(vectors), self.device)
+        made = decoding(vectors, learned.centroids(vectors), self.device)
         pairs = np.stack([np.arange(len(some)), np.arange(len(some)) + len(some)], axis=1)
         both = Measures.concatenate([some, made])
         return float(exact_distances(both, pairs, learned.encoding.cost, self.n_jobs).mean())
@@ -597,15 +657,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             SettingError: a model without a decoder, or arrays that are not vectors of this model.
         """
         decoding = self.check_decoder()
-        given = np.asarray(vectors)
-        if given.ndim != 2 or given.shape[1] != self.dim_ or not len(given) or given.dtype.kind != "f":
-            raise SettingError(
-                f"vectors have shape {given.shape} and type {given.dtype}; expected floats (n, {self.dim_}), n > 0"
-            )
-        finite = np.isfinite(given).all(axis=1)
-        if not finite.all():
-            raise SettingError(f"vector {int(np.argmin(finite))} has a number that is NaN or infinite")
-        return decoding(given, self._learned.encoding.centroids(given), self.device)
+        given = self._checked_vectors(vectors)
+        if not len(given):
+            raise SettingError(f"no vectors to decode; expected floats (n, {self.dim_}), n > 0")
+        return decoding(given, self._learned.centroids(given), self.device)
 
     @property
     def decoder(self) -> Decoding | None:
@@ -645,6 +700,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         tensors = {f"encoder.{name}": tensor for name, tensor in encoding.module.state_dict().items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in encoding.arrays().items()}
         tensors |= {f"split.{name}": torch.from_numpy(part) for name, part in self.split_.parts().items()}
+        if self._learned.shortening is not None:
+            short = self._learned.shortening.arrays()
+            tensors |= {f"shortening.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in short.items()}
         trusted = {f"trust.{name}": torch.from_numpy(np.array(a)) for name, a in self._trust.arrays().items()}
         tensors |= trusted
         tensors["digests"] = torch.from_numpy(self._digests)
@@ -688,6 +746,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             whole("pairs", self.pairs, 1, also=", or 'auto'")
         if self.dim is not None and whole("dim", self.dim, 1) > _MOST_NUMBERS:
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
+        if switch("residual", self.residual) and (self.dim is None or self.dim < _FEWEST_NUMBERS):
+            raise SettingError(
+                f"residual=True with dim={self.dim}; give a dim of at least {_FEWEST_NUMBERS}, of which one number is "
+                "the length of the residual"
+            )
         whole("random_state", self.random_state, also=", so that a fit can be repeated")
         check_jobs(self.n_jobs)
         if not (isinstance(self.references, str) and self.references == "auto"):
@@ -702,9 +765,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             suited_decoding(measures, cost)
             if self.encoder == LinearEncoding.kind:
                 raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
+            shortened = self.encoder != "auto" and not ENCODINGS[self.encoder].learns_short
+            if self.residual or (self.dim is not None and (shortened or self._shortens_by_itself(cost, measures))):
+                raise SettingError(
+                    "a decoder that is trained along reads vectors at full length; leave out dim and residual, or use "
+                    "fit_decoder after the fit"
+                )
         if not _there(self.device):
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
         self._draw().split(measures)  # last, as it reads all of them
+
+    def _shortens_by_itself(self, cost: GroundCost, measures: Measures) -> bool:
+        """Whether the encoder that "auto" takes has its vectors made short after it is trained."""
+        name = suited(cost, measures[self._draw().split(measures).train])
+        return self.encoder == "auto" and not ENCODINGS[name].learns_short
 
     def check_like(self, measures: Measures) -> None:
         """Refuse measures that this model has no vectors for.
@@ -754,6 +828,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             GroundCost(self.metric, self.order),
             self.encoder,
             None if self.dim is None else int(self.dim),
+            self.residual,
             self.training or TrainingSettings(seed=seed),
             seed,
             self.device,
@@ -780,6 +855,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             learned.free_dim,
             suited_number if self.references == "auto" else int(self.references),
             recipe.seed,
+            learned.residuals,
         )
         within = [(np.searchsorted(used, pairs), exact) for pairs, exact in (fitted_on, calibrated_on)]
         with bar(self.verbose, "references", unit="measures") as show:
@@ -872,17 +948,22 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     encoding.module.load_state_dict(state)
     encoding.module.eval()
-    embedder._learned = Learned(encoding, description["unit"], description["calibration"]["scale"])
+    short = {
+        name.removeprefix("shortening."): t.numpy() for name, t in tensors.items() if name.startswith("shortening.")
+    }
+    shortening = Shortening.restored(short) if short else None
+    learned = Learned(encoding, description["unit"], description["calibration"]["scale"], shortening)
+    embedder._learned = learned
     embedder._decoding = None
     if description["decoder"] is not None:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("decoding.")}
-        decoding = DECODINGS[description["decoder"]["kind"]].restored(encoding.dim, description["decoder"], arrays)
+        decoding = DECODINGS[description["decoder"]["kind"]].restored(learned.dim, description["decoder"], arrays)
         made = {name.removeprefix("decoder."): t for name, t in tensors.items() if name.startswith("decoder.")}
         decoding.module.load_state_dict(made)
         decoding.module.eval()
         embedder._decoding = decoding
     embedder.decoder_error_ = description["decoder_error"]
-    embedder.dim_ = encoding.dim
+    embedder.dim_ = learned.dim
     embedder._grid = None if description["grid"] is None else tuple(description["grid"])
     embedder.split_ = Split(*(tensors[f"split.{field.name}"].numpy() for field in fields(Split)))
     embedder.history_ = [(int(step), float(error)) for step, error in description["history"]]
@@ -896,6 +977,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
         cost,
         encoding.placed,
         {name.removeprefix("trust."): t.numpy() for name, t in tensors.items() if name.startswith("trust.")},
+        learned.residuals,
     )
     embedder._parents = description["parents"]
     embedder._fitted = embedder.get_params(deep=False)
@@ -967,6 +1049,7 @@ def evaluate(
         pairs,
         seed,
         cost=embedder.cost,
+        residuals=embedder.residuals,
         mean_distance=embedder.mean_distance_,
         queries=queries,
         candidates=candidates,

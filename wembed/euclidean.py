@@ -1,10 +1,12 @@
 """Euclidean distances between blocks of vectors, at the speed of a matrix product."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-__all__ = ["distances_between", "distances_of_pairs", "paired_distances", "product"]
+__all__ = ["Residuals", "distances_between", "distances_of_pairs", "paired_distances", "product"]
 
 _TILE = (1024, 512)  # distances that stay in the cache between the product and the root
 _ROWS = 1024  # pairs of vectors looked at in one go
@@ -13,6 +15,48 @@ _SQUARED = 1e15  # numbers up to which float32 has their squares, and sums of th
 _LOOKED_AT = 16  # rows on each side that say where most are
 _FAR = 1e3  # times as far from there as half of them
 _CANCELLED = 1e-3  # squared distances below this share of the squared norms have lost digits in the product
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What vectors hold of all that their coordinates leave out: how long that is, in front of them.
+
+    Such a vector (r, u, c) stands for one that is too long to keep, whose residual beyond the coordinates u is taken
+    as r times the feature of u under the Gaussian kernel k(u, v) = exp(-|u - v|^2 / width): residuals of measures that
+    differ are nearly orthogonal, those of measures that are nearly alike point the same way. Squared distances are
+    |u - v|^2 + r^2 + s^2 - 2 r s k(u, v) + |c - e|^2: those of a Hilbert space, so that they are a metric.
+
+    Attributes:
+        width: of the kernel, in units of squared distance.
+        coordinates: how many there are in u; the numbers behind them are the centroid, if any.
+    """
+
+    width: float
+    coordinates: int
+
+    def _with_residuals(
+        self, squared: Float32[np.ndarray, "*shape"], r: np.ndarray, s: np.ndarray
+    ) -> Float32[np.ndarray, "*shape"]:
+        """Squared distances in place of the plain ones of (r, u), which lack 2 r s (1 - k(u, v))."""
+        likeness = np.square(r - s)
+        likeness -= squared
+        np.minimum(likeness, 0.0, out=likeness)
+        likeness /= np.float32(self.width)
+        torch.expm1(torch.from_numpy(likeness), out=torch.from_numpy(likeness))
+        likeness *= r
+        likeness *= s
+        likeness *= -2.0
+        squared += likeness
+        return squared
+
+    def in_units(self, unit: float) -> "Residuals":
+        """For vectors divided by a unit."""
+        return replace(self, width=self.width / unit**2)
+
+    def split(self, vectors: Float32[np.ndarray, "n dim"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The residuals (n,), they and the coordinates, and the centroids."""
+        kept = 1 + self.coordinates
+        return vectors[:, 0], vectors[:, :kept], vectors[:, kept:]
 
 
 def product(
@@ -27,8 +71,18 @@ def product(
     return out
 
 
-def paired_distances(x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, " n"]:
+def paired_distances(
+    x: Float32[np.ndarray, "n dim"], y: Float32[np.ndarray, "n dim"], residuals: Residuals | None = None
+) -> Float32[np.ndarray, " n"]:
     """Distance of each row of x to the same row of y."""
+    if residuals:
+        if (unit := _unit(x, y)) != 1:
+            return paired_distances(x / unit, y / unit, residuals.in_units(float(unit))) * unit
+        (r, left, here), (s, right, there) = residuals.split(x), residuals.split(y)
+        apart: np.ndarray = residuals._with_residuals(np.square(paired_distances(left, right)), r, s)
+        apart += np.square(paired_distances(here, there))
+        np.sqrt(apart, out=apart)
+        return apart
     if _unit(x, y) != 1:
         return _by_differences(x, y)
     squared = np.empty(len(x), dtype=np.float32)
@@ -42,12 +96,13 @@ def distances_of_pairs(
     vectors: Float32[np.ndarray, "n dim"],
     pairs: Int64[np.ndarray, "k 2"],
     others: Float32[np.ndarray, "m dim"] | None = None,
+    residuals: Residuals | None = None,
 ) -> Float64[np.ndarray, " k"]:
     """Distance of row i to row j (of the others, if there are any) for each pair (i, j), without all rows at once."""
     others, distances = vectors if others is None else others, np.empty(len(pairs))
     for start in range(0, len(pairs), _ROWS):
         i, j = pairs[start : start + _ROWS].T
-        distances[start : start + _ROWS] = paired_distances(vectors[i], others[j])
+        distances[start : start + _ROWS] = paired_distances(vectors[i], others[j], residuals)
     return distances
 
 
@@ -55,6 +110,7 @@ def distances_between(
     x: Float32[np.ndarray, "n dim"],
     y: Float32[np.ndarray, "m dim"],
     out: Float32[np.ndarray, "n m"] | None = None,
+    residuals: Residuals | None = None,
 ) -> Float32[np.ndarray, "n m"]:
     """Distance of each row of x to each row of y, a tile at a time.
 
@@ -63,6 +119,20 @@ def distances_between(
     others are looked at by themselves: the others would lose their digits to them.
     """
     distances = np.empty((len(x), len(y)), dtype=np.float32) if out is None else out
+    if residuals:
+        if (unit := _unit(x, y)) != 1:
+            distances_between(x / unit, y / unit, distances, residuals.in_units(float(unit)))
+            distances *= unit
+            return distances
+        (r, left, here), (s, right, there) = residuals.split(x), residuals.split(y)
+        for start in range(0, len(x), _TILE[0]):
+            rows = slice(start, start + _TILE[0])
+            squared = np.square(distances_between(left[rows], right, distances[rows]), out=distances[rows])
+            residuals._with_residuals(squared, r[rows, None], s)
+            if here.shape[1]:
+                squared += np.square(distances_between(here[rows], there))
+            np.sqrt(squared, out=squared)
+        return distances
     far_x, far_y = _far(x, y)
     if not (far_x.any() or far_y.any()):
         return _between(x, y, distances)

@@ -659,7 +659,7 @@ class Index:
                 mask[own] = True
         places, distances = [], []
         for segment, start, mask in zip(self._segments, self._starts.tolist(), wanted, strict=True):
-            rows, far = segment.nearest(vectors, k, mask, progress)
+            rows, far = segment.nearest(vectors, k, mask, progress, self.embedder.residuals)
             places.append(rows + start)
             distances.append(far)
         if len(places) == 1:

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from wembed.errors import MeasureError, SettingError
-from wembed.euclidean import distances_of_pairs
+from wembed.euclidean import Residuals, distances_of_pairs
 from wembed.learning.calibration import fitted_scale
 from wembed.learning.curve import LearningCurve
 from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_decoding, joint_decoding
 from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
+from wembed.learning.shortening import Shortening
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
 from wembed.progress import bar
@@ -44,6 +45,8 @@ _COMPARED = 1_000  # validation pairs that what was learned is compared on with 
 _KNOWN = 10_000  # training measures that an encoding is built from
 _PROBE_SECONDS = 0.1  # of encoding, that it is timed by; about as much is spent to find how many take so long
 _ROUNDING = 1e-6  # of a relative error, of vectors of float32
+_SHORTENED, _SHORTENED_BYTES = 4_000, 400_000_000  # training measures, and their vectors, that short ones are found by
+_ROOMY = 2  # times the numbers of the centroid, from which on short vectors keep it as it is
 FAMILIAR = 1_000  # measures that what is usual is told by
 
 
@@ -55,6 +58,7 @@ class Recipe:
         cost: the ground cost.
         encoder: a name in ENCODINGS, or "auto".
         dim: length of the vectors; None for what suits the encoder.
+        residual: the first of their numbers is the length of what the others leave out.
         training: how to train.
         seed: draws what is random, and the starting weights.
         device: a torch device.
@@ -65,6 +69,7 @@ class Recipe:
     cost: GroundCost
     encoder: str
     dim: int | None
+    residual: bool
     training: TrainingSettings
     seed: int
     device: str
@@ -80,6 +85,7 @@ class Learned:
         encoding: what is seen of measures, and the encoder.
         unit: a typical distance; what the encoder sees and gives is in units of it.
         scale: that what the encoder gives is multiplied by.
+        shortening: of what it gives then, with the exact numbers or without; None where vectors are left as they are.
         history: validation error (root mean square, in data units) by training step; empty where nothing was trained.
         decoding: the way back, where it was trained along.
     """
@@ -87,13 +93,39 @@ class Learned:
     encoding: Encoding
     unit: float
     scale: float = 1.0
+    shortening: Shortening | None = None
     history: list[tuple[int, float]] = field(default_factory=list)
     decoding: Decoding | None = None
 
     @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        return self.free_dim + self._exact_dim
+
+    @property
     def free_dim(self) -> int:
-        """Numbers of a vector that the encoder gives; the others are exact."""
-        return self.encoding.dim - self.encoding.exact_dim
+        """Numbers of a vector that are learned; the others are exact, and come last."""
+        return self.encoding.dim - self.encoding.exact_dim if self.shortening is None else self.shortening.dim
+
+    @property
+    def _exact_dim(self) -> int:
+        whole = self.shortening is not None and len(self.shortening.centre) == self.encoding.dim
+        return 0 if whole else self.encoding.exact_dim
+
+    @property
+    def residuals(self) -> Residuals | None:
+        """How distances between vectors are read; None for plain ones."""
+        return None if self.shortening is None else self.shortening.residuals
+
+    def scaled(self, factor: float) -> "Learned":
+        """With what is learned multiplied by a factor."""
+        if self.shortening is None:
+            return replace(self, scale=self.scale * factor)
+        return replace(self, shortening=self.shortening.scaled(factor))
+
+    def centroids(self, vectors: Float[np.ndarray, "n dim"]) -> Float64[np.ndarray, "n axes"] | None:
+        """Those of the measures that the vectors are of; None where the vectors do not hold them."""
+        return self.encoding.centroids(vectors) if self._exact_dim else None
 
     def encode(
         self, measures: Measures, device: str = "cpu", n_jobs: int = 1, verbose: bool = False
@@ -117,8 +149,8 @@ class Learned:
         verbose: bool = False,
     ) -> Float32[np.ndarray, "n dim"]:
         """The vector of each measure, by what `see` says that the encoder sees of a batch that starts somewhere."""
-        encoding, free = self.encoding, self.free_dim
-        vectors = np.empty((len(measures), encoding.dim), dtype=np.float32)
+        encoding = self.encoding
+        vectors = np.empty((len(measures), self.dim), dtype=np.float32)
         encoding.module.to(device)
         with bar(verbose and len(measures) >= encoding.waits_from, "encoding", unit="measures") as show:
             start = 0
@@ -128,10 +160,11 @@ class Learned:
                 within = of_block(show, start, len(batch), len(measures))
                 with np.errstate(over="ignore", invalid="ignore"), torch.no_grad():
                     inputs = torch.from_numpy(see(start, batch, within))
-                    parts = [encoding.module(rows.to(device)) for rows in torch.split(inputs, _ROWS)]
-                    encoded = vectors[start : start + len(batch)]
-                    encoded[:, :free] = torch.cat(parts).cpu().numpy() * np.float32(self.scale * self.unit)
-                    encoded[:, free:] = encoding.exact_part(batch)
+                    encoded, exact = vectors[start : start + len(batch)], encoding.exact_part(batch)
+                    for first in range(0, len(batch), _ROWS):
+                        rows = slice(first, first + _ROWS)
+                        given = encoding.module(inputs[rows].to(device)).cpu().numpy()
+                        encoded[rows] = self._joined(given * np.float32(self.scale * self.unit), exact[rows])
                 finite = np.isfinite(encoded).all(axis=1)
                 if not finite.all():
                     raise MeasureError(
@@ -141,6 +174,13 @@ class Learned:
                 start += len(batch)
                 show(start, len(measures))
         return vectors
+
+    def _joined(self, given: Float32[np.ndarray, "n free"], exact: Float32[np.ndarray, "n exact"]) -> np.ndarray:
+        """Vectors of what the encoder gives and the exact numbers."""
+        if self.shortening is None or self._exact_dim:
+            free = given if self.shortening is None else self.shortening(given)
+            return np.concatenate([free, exact], axis=1)
+        return self.shortening(np.concatenate([given, exact], axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,24 +209,25 @@ class Candidate:
         numbers: np.ndarray | None = None,
         inputs: np.ndarray | None = None,
     ) -> "Candidate":
-        """With the scale that suits the validation pairs."""
+        """With the scale that suits the validation pairs; short vectors are brought to it beyond that of the long."""
         if numbers is None or inputs is None:
             numbers, inputs = np.empty(0, dtype=np.int64), np.empty((0, 1), dtype=np.float32)
-        raw = cls(replace(learned, scale=1.0), numbers, inputs, np.empty(0))
+        raw = cls(learned, numbers, inputs, np.empty(0))
         used, place = np.unique(solved.validation_pairs, return_inverse=True)
         vectors, pairs = raw.vectors(measures, used, recipe), place.reshape(-1, 2)
         free = learned.free_dim
-        made, fixed = (distances_of_pairs(part, pairs) for part in (vectors[:, :free], vectors[:, free:]))
+        made = distances_of_pairs(vectors[:, :free], pairs, residuals=learned.residuals)
+        fixed = distances_of_pairs(vectors[:, free:], pairs)
         unit, exact = learned.unit, recipe.cost.to_euclidean(solved.validation_distances)
         scale = fitted_scale(made / unit, fixed / unit, exact / unit, learned.encoding.loss)
         predicted = recipe.cost.from_euclidean(np.hypot(scale * made, fixed))
-        return replace(raw, learned=replace(learned, scale=scale), predicted=predicted)
+        return replace(raw, learned=learned.scaled(scale), predicted=predicted)
 
     def vectors(
         self, measures: Measures, numbers: Int64[np.ndarray, " k"], recipe: Recipe
     ) -> Float32[np.ndarray, "k dim"]:
         """Of some measures of the collection; what the encoder has seen of them is not found again."""
-        vectors = np.empty((len(numbers), self.learned.encoding.dim), dtype=np.float32)
+        vectors = np.empty((len(numbers), self.learned.dim), dtype=np.float32)
         there = np.isin(numbers, self.numbers)
         place = np.searchsorted(self.numbers, numbers[there])
 
@@ -328,7 +369,8 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     members, seed = _members(measures, solved.split, recipe), recipe.seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoding = ENCODINGS[name].build(recipe.cost, members, recipe.dim, seed)
+        shortens = recipe.residual or not ENCODINGS[name].learns_short
+        encoding = ENCODINGS[name].build(recipe.cost, members, None if shortens else recipe.dim, seed)
     used = solved.learned_from
     wanted = recipe.cost.to_euclidean(solved.train_distances)
     unit = float(np.sqrt(np.square(wanted).mean())) or 1.0
@@ -382,4 +424,23 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     again = np.isin(used, np.union1d(solved.validation_pairs, familiar(solved.split, seed)))
     learned = Learned(encoding, unit, history=[(step, error * unit) for step, error in history], decoding=decoding)
     seen = encoding.inputs_of(inputs[:, again])
+    found = Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
+    if recipe.dim is None or not shortens or recipe.dim >= encoding.dim:
+        return found
+    rows = np.flatnonzero(np.isin(used, solved.split.train))
+    most = min(_SHORTENED, _SHORTENED_BYTES // (4 * encoding.dim))
+    rows = np.sort(np.random.default_rng([seed, 12]).permutation(rows)[:most])
+    known = Candidate(found.learned, used[rows], encoding.inputs_of(inputs[:, rows]), np.empty(0))
+    shortening = _shortening(known.vectors(measures, used[rows], recipe), encoding.exact_dim, recipe.dim, recipe)
+    learned = replace(found.learned, shortening=shortening)
     return Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
+
+
+def _shortening(vectors: Float32[np.ndarray, "n long"], exact: int, dim: int, recipe: Recipe) -> Shortening:
+    """Of vectors like these, whose last numbers are exact and stay as they are where there is room for them."""
+    beside = exact if dim >= _ROOMY * exact else 0
+    free, wanted = vectors[:, : vectors.shape[1] - beside], dim - beside
+    if recipe.residual:
+        return Shortening.with_residual(free, wanted)
+    with bar(recipe.verbose, "shorter vectors", unit="steps") as show:
+        return Shortening.plain(free, wanted, recipe.seed, show)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.errors import ArtifactError
-from wembed.euclidean import distances_between
+from wembed.euclidean import Residuals, distances_between, distances_of_pairs
 from wembed.transport.parallel import Progress
 
 __all__ = ["Graph", "nearest"]
@@ -17,6 +17,7 @@ _QUERIES = 256
 _LINKS = 24  # of each vector in the graph; twice as many in its lowest layer
 _TRIED = 100  # candidates for them
 _LOOKED_AT = 96  # candidates of a query at least
+_MORE = 32  # neighbours than twice the wanted ones, that residuals are compared of
 _PIECE = 1 << 20  # bytes written in one go
 _ADDED = 20_000  # vectors between two signs of progress
 
@@ -27,6 +28,7 @@ def nearest(
     k: int,
     among: Int64[np.ndarray, " m"] | None = None,
     progress: Progress | None = None,
+    residuals: Residuals | None = None,
 ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
     """Places and distances of the k nearest vectors to each query, nearest first; ties by place.
 
@@ -41,7 +43,8 @@ def nearest(
         best = np.empty((len(asking), 0), dtype=np.uint64)
         for begin in range(0, count, block):
             part = slice(begin, begin + block)
-            found = distances_between(asking, np.asarray(vectors[part if among is None else among[part]]))
+            these = np.asarray(vectors[part if among is None else among[part]])
+            found = distances_between(asking, these, residuals=residuals)
             # Floats >= 0 compare as their bits do; with the place below them, one integer orders both.
             keys = found.view(np.uint32).astype(np.uint64) << np.uint64(32)
             keys |= np.arange(begin, begin + found.shape[1], dtype=np.uint64)
@@ -88,12 +91,24 @@ class Graph:
         k: int,
         allowed: Bool[np.ndarray, " n"] | None = None,
         progress: Progress | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
         """Places and distances of about the k nearest vectors to each query, nearest first.
 
         The vectors are those of the graph; with `allowed` these alone are answers, at least k. What float32 has no
-        squares for is searched exactly, and so is what too few are found for.
+        squares for is searched exactly, and so is what too few are found for. Where vectors have residuals, the graph
+        is asked for more than k as if those of all others were orthogonal to that of the query, which puts them in
+        the right order but for those nearly alike.
         """
+        if residuals:
+            there = len(self) if allowed is None else int(np.count_nonzero(allowed))
+            orthogonal = queries.copy()
+            orthogonal[:, 0] = 0
+            ids, _ = self.nearest(orthogonal, vectors, min(there, 2 * k + _MORE), allowed, progress)
+            pairs = np.stack([np.arange(len(queries)).repeat(ids.shape[1]), ids.ravel()], axis=1)
+            distances = distances_of_pairs(queries, pairs, vectors, residuals).reshape(ids.shape)
+            order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+            return np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
         import faiss
 
         ids, distances = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from wembed.catalogue import Catalogue
 from wembed.errors import ArtifactError
+from wembed.euclidean import Residuals
 from wembed.measures import Measures
 from wembed.nearest import Graph, nearest
 from wembed.transport.parallel import Progress
@@ -95,6 +96,7 @@ class Segment:
         k: int,
         wanted: Bool[np.ndarray, " n"] | None = None,
         progress: Progress | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[Int64[np.ndarray, "q found"], Float64[np.ndarray, "q found"]]:
         """Rows and distances of the k nearest vectors that are there and wanted, or of all these if they are fewer."""
         allowed = self.alive if wanted is None else self.alive & wanted
@@ -103,8 +105,10 @@ class Segment:
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
         if self.graph is not None and count >= _GRAPH_SHARE * len(self):
-            return self.graph.nearest(queries, self.vectors, k, allowed if count < len(self) else None, progress)
-        return nearest(queries, self.vectors, k, np.flatnonzero(allowed) if count < len(self) else None, progress)
+            only = allowed if count < len(self) else None
+            return self.graph.nearest(queries, self.vectors, k, only, progress, residuals)
+        among = np.flatnonzero(allowed) if count < len(self) else None
+        return nearest(queries, self.vectors, k, among, progress, residuals)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write it, and return what `load` has to know."""

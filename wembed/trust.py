@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from wembed.alike import Alike, same_measures
 from wembed.errors import SettingError
-from wembed.euclidean import distances_of_pairs
+from wembed.euclidean import Residuals, distances_of_pairs
 from wembed.learning.evaluation import Intervals
 from wembed.learning.intervals import IntervalModel
 from wembed.learning.novelty import Novelty
@@ -52,6 +52,7 @@ class Trust:
         place: puts measures into the coordinates in which their shape is looked at.
         novelty: tells measures unlike the training ones.
         sketcher: bounds by references; None where none were wanted.
+        residuals: how distances between vectors are read; None for plain ones.
         plain: intervals from vectors alone; None without calibration.
         refined: intervals from bounds as well.
         scale: mean distance of the calibration pairs.
@@ -64,6 +65,7 @@ class Trust:
     place: Place
     novelty: Novelty
     sketcher: Sketcher | None
+    residuals: Residuals | None = None
     plain: IntervalModel | None = None
     refined: IntervalModel | None = None
     scale: float = 1.0
@@ -81,6 +83,7 @@ class Trust:
         learned: int,
         references: int,
         seed: int,
+        residuals: Residuals | None = None,
     ) -> "Trust":
         """Without intervals yet.
 
@@ -92,10 +95,11 @@ class Trust:
             learned: how many of their numbers are; a measure is not strange for being far off, where that is exact.
             references: how many of the training measures bounds go by way of; 0 for none.
             seed: chooses them.
+            residuals: how distances between vectors are read; None for plain ones.
         """
         known = Novelty.fit(place(members[0]), members[1][:, :learned])
         sketcher = Sketcher.build(members[0], cost, references, seed) if references else None
-        return cls(cost, place, known, sketcher).familiar(*typical)
+        return cls(cost, place, known, sketcher, residuals).familiar(*typical)
 
     def familiar(self, typical: Measures, vectors: Float[np.ndarray, "n dim"]) -> "Trust":
         """With unusualness told by these measures, which the encoder has not learned from."""
@@ -309,7 +313,8 @@ class Trust:
         return predicted, traits, Bounds(np.minimum(lower, nearest), nearest)
 
     def _predicted(self, a: Side, b: Side, i: np.ndarray, j: np.ndarray) -> Float64[np.ndarray, " k"]:
-        return self.cost.from_euclidean(distances_of_pairs(a.vectors, np.stack([i, j], axis=1), b.vectors))
+        pairs = np.stack([i, j], axis=1)
+        return self.cost.from_euclidean(distances_of_pairs(a.vectors, pairs, b.vectors, self.residuals))
 
     def _interval(
         self, model: IntervalModel, level: float, traits: Float64[np.ndarray, "k traits"], predicted: np.ndarray
@@ -353,7 +358,9 @@ class Trust:
         }
 
     @classmethod
-    def restored(cls, cost: GroundCost, place: Place, arrays: dict[str, np.ndarray]) -> "Trust":
+    def restored(
+        cls, cost: GroundCost, place: Place, arrays: dict[str, np.ndarray], residuals: Residuals | None = None
+    ) -> "Trust":
         """What `arrays` were taken from."""
         parts: dict[str, dict[str, Any]] = {}
         for name, value in arrays.items():
@@ -371,6 +378,7 @@ class Trust:
             place,
             Novelty(**parts["novelty"]),
             sketcher,
+            residuals,
             **intervals,
             scale=scale,
             near=near,

@@ -10,7 +10,7 @@ from torch import nn
 
 from wembed.errors import SettingError
 
-__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "ProjectionEncoder", "TurnedEncoder"]
+__all__ = ["AuxiliaryHead", "DWEEncoder", "PerceptronEncoder", "TurnedEncoder"]
 
 _BLOCK = 4096  # rows in one go where sums over all of them are taken
 
@@ -129,29 +129,6 @@ class TurnedEncoder(nn.Module):
         hidden = nn.functional.gelu(self.second(hidden)).reshape(len(features), -1)
         vectors: torch.Tensor = self.linear(features) + self.last(hidden)
         return vectors
-
-
-class ProjectionEncoder(nn.Module):
-    """The features as they are, or their principal components where fewer numbers are wanted. Nothing is learned."""
-
-    axes: torch.Tensor
-
-    def __init__(self, features: int, dim: int) -> None:
-        super().__init__()
-        self.whole = dim == features
-        if not self.whole:
-            self.register_buffer("axes", torch.zeros(dim, features))
-
-    def start_from(self, features: Float32[np.ndarray, "n features"]) -> None:
-        """Find the axes of most variance from the features of the training measures."""
-        if not self.whole:
-            principal = _principal_axes(torch.from_numpy(features), len(self.axes))
-            self.axes[: len(principal)] = principal
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Vectors (n, dim) of features (n, features)."""
-        projected: torch.Tensor = features if self.whole else features @ self.axes.T
-        return projected
 
 
 class AuxiliaryHead(nn.Module):

@@ -32,6 +32,7 @@ class Encoding(ABC):
         learning_rate: at 16,000 pairs, unless the settings say otherwise.
         batch_pairs: in a step, from 16,000 pairs on, unless the settings say otherwise.
         waits_from: measures that take a second or two to encode.
+        learns_short: vectors of any length are learned from the start; else they are shortened afterwards.
     """
 
     kind: ClassVar[str]
@@ -39,6 +40,7 @@ class Encoding(ABC):
     learning_rate: ClassVar[float] = 2e-3
     batch_pairs: ClassVar[int] = 1_792
     waits_from: ClassVar[int] = 16_000
+    learns_short: ClassVar[bool] = True
     loss: Loss
     cost: GroundCost
     module: nn.Module

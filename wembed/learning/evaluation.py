@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy import stats
 
 from wembed.errors import SettingError
-from wembed.euclidean import distances_between, distances_of_pairs
+from wembed.euclidean import Residuals, distances_between, distances_of_pairs
 from wembed.learning.baselines import Embedding
 from wembed.learning.curve import LearningCurve
 from wembed.measures import Measures
@@ -207,6 +207,7 @@ def compare(
     *,
     cost: GroundCost,
     mean_distance: float,
+    residuals: Residuals | None = None,
     queries: int = 20,
     candidates: int = 1_000,
     others: Mapping[str, Embedding] | None = None,
@@ -223,6 +224,7 @@ def compare(
         seed: draws the pairs and the queries.
         cost: the ground cost that the embedding stands for.
         mean_distance: what the mean predictor says for every pair: the mean over the training pairs.
+        residuals: how distances between its vectors are read; None for plain ones, as those of the others are.
         queries: measures whose distance to every candidate is solved, for recall; 0 for none.
         candidates: measures among which neighbours are looked for, drawn at random where there are more.
         others: more embeddings to score on the same pairs, by name.
@@ -263,12 +265,12 @@ def compare(
     vectors = embedding.transform(measures)
     encode_seconds = time.perf_counter() - started
     probe, company, made = vectors[:100], vectors[:_PROBED], 0
-    distances_between(probe, company)  # the first call is slower
+    distances_between(probe, company, residuals=residuals)  # the first call is slower
     started = time.perf_counter()
     while (distance_seconds := time.perf_counter() - started) < 0.1:
-        made += distances_between(probe, company).size
-    predicted = cost.from_euclidean(distances_of_pairs(vectors, asked))
-    predicted_hoods = _from_queries(vectors[pool], asking)
+        made += distances_between(probe, company, residuals=residuals).size
+    predicted = cost.from_euclidean(distances_of_pairs(vectors, asked, residuals=residuals))
+    predicted_hoods = _from_queries(vectors[pool], asking, residuals)
     errors = {"wembed": score(predicted, exact, cost.order, hoods, predicted_hoods)}
     used = np.unique(np.concatenate([asked.ravel(), pool]))
     rows, pool_rows = np.searchsorted(used, asked), np.searchsorted(used, pool)
@@ -346,8 +348,8 @@ def score(
     )
 
 
-def _from_queries(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    return distances_between(vectors[queries], vectors)
+def _from_queries(vectors: np.ndarray, queries: np.ndarray, residuals: Residuals | None = None) -> np.ndarray:
+    return distances_between(vectors[queries], vectors, residuals=residuals)
 
 
 def nearest_others(distances: np.ndarray, own: int, k: int) -> list[int]:

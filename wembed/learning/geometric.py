@@ -15,7 +15,7 @@ from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import distances_of_pairs
 from wembed.learning.augmentation import distorted
 from wembed.learning.calibration import fitted_scale
-from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, ProjectionEncoder, TurnedEncoder
+from wembed.learning.encoders import AuxiliaryHead, PerceptronEncoder, TurnedEncoder
 from wembed.learning.encoding import Encoding
 from wembed.learning.features import LinearTransport, SlicedQuantiles, SlicesAndMaps, planar_turns
 from wembed.learning.losses import Loss, distance_error, relative_deviation, relative_distance_error, suited_loss
@@ -115,8 +115,8 @@ class _FeatureEncoding(GeometricEncoding):
     Where turns keep all distances, features that tell of turned measures too are seen in three turns.
     """
 
-    module: PerceptronEncoder | ProjectionEncoder | TurnedEncoder
-    network: ClassVar[type[PerceptronEncoder | ProjectionEncoder]] = PerceptronEncoder
+    module: PerceptronEncoder | TurnedEncoder | nn.Identity
+    network: ClassVar[type[PerceptronEncoder | nn.Identity]] = PerceptronEncoder
 
     def __init__(
         self,
@@ -160,9 +160,8 @@ class _FeatureEncoding(GeometricEncoding):
 
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)
-        assert not isinstance(self.module, TurnedEncoder)  # before training
-        self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
         if isinstance(self.module, PerceptronEncoder):
+            self.module.start_from(examples.features[0, np.unique(examples.train_pairs)])
             self.module.lengthen(_starting_scale(self.module.linear, examples, self.loss))
 
     def finish(self, examples: Examples) -> None:
@@ -342,12 +341,13 @@ class TransportEncoding(_MappedEncoding):
     """Linear optimal transport of the centred measure, each map found exactly.
 
     In the plane, in space and on the globe, where turns keep all distances, it is to one reference in three turns, and
-    learned from in five. The vectors stand side by side: axes of few measures would not hold those of others. So where
-    they are to be short, and elsewhere, it is to two references.
+    learned from in five. The vectors stand side by side: axes of few measures would not hold those of others. Elsewhere
+    it is to two references.
     """
 
     kind = "transport"
     steps = 500
+    learns_short = False
     references: ClassVar[int] = 2  # where it is not turned
     least_atoms: ClassVar[int] = 64  # of a reference, where the dimension is high
     most_turned: ClassVar[int] = 3  # dimensions
@@ -356,7 +356,7 @@ class TransportEncoding(_MappedEncoding):
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "TransportEncoding":
         placed, centre, places = cls.layout(cost, training)
-        is_turned = dim is None and cost.turns_alike and 2 <= placed.dim <= cls.most_turned
+        is_turned = cost.turns_alike and 2 <= placed.dim <= cls.most_turned
         references = 1 if is_turned else cls.references
         atoms = max(min(_REFERENCE_ATOMS, _NUMBERS // (references * placed.dim)), cls.least_atoms)
         features = LinearTransport.build(placed, atoms, seed, references)
@@ -463,7 +463,7 @@ class LinearEncoding(TransportEncoding):
     references = 1
     least_atoms = _REFERENCE_ATOMS
     most_turned = 0
-    network = ProjectionEncoder
+    network = nn.Identity
 
     def _affordable_copies(self, measures: int) -> int:
         return 1

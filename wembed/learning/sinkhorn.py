@@ -30,7 +30,6 @@ _LOG_ITERATIONS = 3
 _ITERATIONS = 10
 _SOFTNESS = (0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2)  # in units of a typical distance, squared
 _TRIED_PAIRS = 1_792  # that the softness is chosen by
-_PRINCIPAL_MEASURES = 2_000
 _REACH = 10.0  # a step of training moves the reference this much farther than a weight
 _BLOCK_NUMBERS = 1 << 22  # reference atoms times atoms of measures in one go, where no gradient is taken
 _INPUT_NUMBERS = 1 << 24  # of measures that are encoded in one go, all as wide as the widest
@@ -43,18 +42,11 @@ class SinkhornEncoder(nn.Module):
     The reference is learned, and so is, by small perceptrons that start at nothing, what an atom shows to it, what is
     carried to it, and what the covariance is taken of. Vectors are the barycentric projections, roots of the
     covariance, and the centroid where it does not stand beside them, each with a factor that is fitted before training
-    and then learned; a linear map may make them shorter.
+    and then learned.
     """
 
     def __init__(
-        self,
-        dim: int,
-        atoms: int,
-        *,
-        centred: bool,
-        roots: tuple[float, ...] = _ROOTS,
-        out: int | None = None,
-        width: int = 256,
+        self, dim: int, atoms: int, *, centred: bool, roots: tuple[float, ...] = _ROOTS, width: int = 256
     ) -> None:
         super().__init__()
         self.centred = centred  # else the centroid is a part of the vector
@@ -64,13 +56,15 @@ class SinkhornEncoder(nn.Module):
         self.roots = CovarianceRoots(dim, _ROOT_AXES, roots, _starting_at_nothing(dim, width))
         self.log_scales = nn.Parameter(torch.zeros(1 + len(roots) + (not centred)))
         self.size = atoms * dim + self.roots.size + (0 if centred else dim)
-        self.shorten = None if out is None else nn.Linear(self.size, out, bias=False)
 
     def forward(self, atoms: torch.Tensor) -> torch.Tensor:
         """Vectors (n, size) of measures (n, most atoms, dim + 1): points, and weights, 0 where there is no atom."""
-        vectors = atoms.new_empty(len(atoms), self.size if self.shorten is None else self.shorten.out_features)
+        vectors = atoms.new_empty(len(atoms), self.size)
         for rows, block in self._blocks(atoms):
-            vectors[rows] = self._joined(block) if self.shorten is None else self.shorten(self._joined(block))
+            points, weights, centroids = _centred(block)
+            parts = [self.projections(points, weights), *self._beside(points, weights, centroids)]
+            scaled = [part * scale for part, scale in zip(parts, self.log_scales.exp(), strict=True)]
+            vectors[rows] = torch.cat(scaled, dim=1)
         return vectors
 
     def _blocks(self, atoms: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -91,12 +85,6 @@ class SinkhornEncoder(nn.Module):
             rows = order[start : min(start + most, int((2 * widths >= widest).sum()))]
             yield rows, atoms[rows, :widest]
             start += len(rows)
-
-    def _joined(self, atoms: torch.Tensor) -> torch.Tensor:
-        """Vectors before they are made shorter."""
-        points, weights, centroids = _centred(atoms)
-        parts = [self.projections(points, weights), *self._beside(points, weights, centroids)]
-        return torch.cat([part * scale for part, scale in zip(parts, self.log_scales.exp(), strict=True)], dim=1)
 
     def _beside(self, points: torch.Tensor, weights: torch.Tensor, centroids: torch.Tensor) -> list[torch.Tensor]:
         """The parts of the vectors that are no projections, before they are scaled."""
@@ -151,12 +139,6 @@ class SinkhornEncoder(nn.Module):
             _, softness, factors = min(fits, key=lambda fit: fit[0])
             self.log_softness.fill_(math.log(softness))
             self.log_scales.copy_(torch.from_numpy(np.log(factors.clip(1e-12, 1e12)) / 2))
-            if self.shorten is not None:
-                some = np.sort(np.random.default_rng([seed, 8]).permutation(len(atoms))[:_PRINCIPAL_MEASURES])
-                vectors = torch.cat([self._joined(block) for _, block in self._blocks(atoms[torch.from_numpy(some)])])
-                _, _, axes = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
-                self.shorten.weight.zero_()
-                self.shorten.weight[: len(axes)] = axes[: len(self.shorten.weight)]
 
 
 def _widths(atoms: torch.Tensor) -> torch.Tensor:
@@ -198,31 +180,28 @@ class SinkhornEncoding(GeometricEncoding):
     steps = 200
     learning_rate = 1e-3
     waits_from = 2_000
+    learns_short = False
     module: SinkhornEncoder
 
-    def __init__(
-        self, cost: GroundCost, centre: np.ndarray, dim: int | None, places: np.ndarray | None, atoms: int, seed: int
-    ) -> None:
-        super().__init__(cost, centre, dim, places)
+    def __init__(self, cost: GroundCost, centre: np.ndarray, places: np.ndarray | None, atoms: int, seed: int) -> None:
+        super().__init__(cost, centre, None, places)
         self.seed = seed
-        short = None if dim is None else dim - self.exact_dim
         centred = bool(self.exact_dim)
         roots = _ROOTS[1:] if cost.splits_translation else _ROOTS
-        self.module = SinkhornEncoder(len(centre), atoms, centred=centred, roots=roots, out=short)
-        self.dim = self.module.size + self.exact_dim if dim is None else dim
+        self.module = SinkhornEncoder(len(centre), atoms, centred=centred, roots=roots)
+        self.dim = self.module.size + self.exact_dim
 
     @classmethod
     def build(cls, cost: GroundCost, training: Measures, dim: int | None, seed: int) -> "SinkhornEncoding":
         _, centre, places = cls.layout(cost, training)
         most = min(_MOST_NUMBERS // len(centre), _MOST_ENTRIES // int(training.sizes.max()))
-        return cls(cost, centre, dim, places, max(1, min(_ATOMS, most)), seed)
+        return cls(cost, centre, places, max(1, min(_ATOMS, most)), seed)
 
     @classmethod
     def restored(
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "SinkhornEncoding":
-        short = dim if description["shortened"] else None
-        return cls(cost, arrays["centre"], short, arrays.get("places"), description["atoms"], 0)
+        return cls(cost, arrays["centre"], arrays.get("places"), description["atoms"], 0)
 
     def inputs(
         self, measures: Measures, unit: float, n_jobs: int = 1, progress: Progress | None = None
@@ -245,5 +224,4 @@ class SinkhornEncoding(GeometricEncoding):
         self.module.start_from(known, examples, self.seed)
 
     def description(self) -> dict[str, Any]:
-        short = self.module.shorten is not None
-        return {"kind": self.kind, "atoms": len(self.module.reference), "shortened": short}
+        return {"kind": self.kind, "atoms": len(self.module.reference)}

@@ -167,7 +167,10 @@ class InterpolateBody(InterpolateOptions):
 
 
 class Embedded(BaseModel):
-    """Vectors, whose Euclidean distance is the predicted one, or under great-circle metrics the chord of it."""
+    """Vectors, whose Euclidean distance is the predicted one, or under great-circle metrics the chord of it.
+
+    Where the model was fitted with a residual, the first number is its length, and distances are read otherwise.
+    """
 
     vectors: list[list[float]] = Field(description="(n, dim)")
     unusualness: list[float] = Field(description="(n,); 1 is the most unusual hundredth; doubt those from 2.5 on")
@@ -262,6 +265,10 @@ class Info(BaseModel):
     cost: dict[str, Any]
     encoder: str
     dim: int = Field(description="numbers in a vector")
+    residuals: dict[str, float] | None = Field(
+        description="the width of the kernel that distances between vectors are read by, and how many coordinates stand "
+        "between a residual and a centroid; null where distances are plain"
+    )
     point_dim: int = Field(description="numbers in a point")
     grid: list[int] | None = Field(description="of images, the pixels along their axes")
     box: list[list[float]] = Field(description="the least and the largest coordinates of some of the measures")

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from wembed.errors import MeasureError, SettingError
-from wembed.euclidean import distances_between, paired_distances
 from wembed.geometry import Decoded, barycenter, interpolate
 from wembed.geometry.decoded import THIN
 from wembed.geometry.interpolations import TURNS
@@ -91,7 +90,7 @@ class Service:
         self.limits.check("pairs", len(a), "distances")
         left, right = await self._both(a, b)
         every = np.arange(len(a))
-        predicted = self._model.cost.from_euclidean(paired_distances(left.vectors, right.vectors).astype(np.float64))
+        predicted = self._model.paired(left.vectors, right.vectors)
         plain = _plain(predicted, np.maximum(left.unusualness, right.unusualness))
         if asked.plain:
             return plain
@@ -108,7 +107,7 @@ class Service:
         count = len(a) * len(a if b is None else b)
         self.limits.check("pairs", count, "distances")
         left, right = await self._both(a, a if b is None else b)
-        predicted = self._model.cost.from_euclidean(distances_between(left.vectors, right.vectors).astype(np.float64))
+        predicted = self._model.between(left.vectors, right.vectors).astype(np.float64)
         plain = _plain(predicted, np.maximum(left.unusualness[:, None], right.unusualness[None]))
         if asked.plain:
             return plain
@@ -271,6 +270,7 @@ class Service:
             "cost": model.cost.as_dict(),
             "encoder": model.encoder_,
             "dim": model.dim_,
+            "residuals": None if model.residuals is None else asdict(model.residuals),
             "point_dim": some.dim,
             "grid": some.grid,
             "box": [some.points().min(axis=0).tolist(), some.points().max(axis=0).tolist()],
