@@ -96,6 +96,26 @@ def test_a_fit_says_why_it_had_so_many_pairs(folder: Path, tmp_path: Path, capsy
         assert embedder.fit(some, distances=store).learning_curve_.stopped == why
 
 
+def test_short_vectors_with_a_residual(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--pairs", 400, "--steps", 5, "--jobs", 1, "--encoder", "linear")
+    data, out = folder / "digits.npy", tmp_path / "run"
+    code, _, err = run(capsys, "fit", data, "--out", out, *few, "--residual")
+    assert code == 2
+    assert "--residual" in err
+    assert "give a dim of at least 2" in err
+    assert "Traceback" not in err
+    code, _, err = run(capsys, "fit", data, "--out", out, *few, "--dim", 8, "--residual")
+    assert code == 0
+    assert "8 numbers a vector, the first a residual" in err
+    embedder = wembed.load(out / "model")
+    assert (embedder.dim, embedder.residual) == (8, True)
+    code, _, err = run(capsys, "embed", out, folder / "a.npy", "--out", tmp_path / "a.npy")
+    assert code == 0
+    assert "embedder.between(x, y) reads their distances" in err
+    few_digits = wembed.read(folder / "a.npy")
+    np.testing.assert_allclose(embedder.between(np.load(tmp_path / "a.npy")), embedder.pairwise(few_digits))
+
+
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in (fitted_run / "distances").glob("*.parquet")}
     same = ("--pairs", 800, "--steps", 30, "--encoder", "linear")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from serving import running
 
 import wembed
 from wembed import Embedder, Index, Measures, TrainingSettings
@@ -194,6 +195,19 @@ def test_neighbours_are_those_by_the_residuals(short: Embedder, method: str, tmp
     np.testing.assert_allclose(own.distances, 0, atol=1e-2)
     among = index.query(asked, k=3, among=range(0, 400, 2))
     np.testing.assert_allclose(among.distances, np.sort(far[:, ::2], axis=1)[:, :3], rtol=1e-4)
+
+
+def test_a_service_reads_the_residuals(short: Embedder, tmp_path: Path) -> None:
+    collection, asked = clouds(2, 60), clouds(3, 5)
+    Index(short, collection).save(tmp_path)
+    with running(tmp_path) as url, wembed.Client(url) as client:
+        assert short.residuals is not None
+        assert client.info()["residuals"] == {"width": short.residuals.width, "coordinates": 12}
+        np.testing.assert_allclose(client.pairwise(asked), short.pairwise(asked), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(
+            client.distance(asked[1:], asked[:-1]), short.distance(asked[1:], asked[:-1]), rtol=1e-4
+        )
+        np.testing.assert_allclose(client.query(asked, k=3).distances, Index.load(tmp_path).query(asked, k=3).distances)
 
 
 def test_a_measure_moved_is_as_far_as_it_was_moved(short: Embedder) -> None:

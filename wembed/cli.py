@@ -36,6 +36,8 @@ _OPTIONS = {
     "target_error": "--target-error ",
 }
 
+_LONG = 1_024  # numbers in a vector
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -274,6 +276,8 @@ def fit(
         f"{embedder.dim_:,} numbers a vector{'' if embedder.residuals is None else ', the first a residual'}, "
         f"{_duration(curve.seconds_a_measure)} to encode a measure{quicker}"
     )
+    if dim is None and embedder.dim_ >= _LONG:
+        _say("Many vectors as long as these take much memory; --dim 256 --residual makes them short, at little cost")
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
     goes_on = [f"wembed distance {out} A B{also}", f"wembed index {out} {data} --out INDEX{also}"]

@@ -266,8 +266,8 @@ class Info(BaseModel):
     encoder: str
     dim: int = Field(description="numbers in a vector")
     residuals: dict[str, float] | None = Field(
-        description="the width of the kernel that distances between vectors are read by, and how many coordinates stand "
-        "between a residual and a centroid; null where distances are plain"
+        description="the width of the kernel that distances between vectors are read by, and how many coordinates "
+        "stand between a residual and a centroid; null where distances are plain"
     )
     point_dim: int = Field(description="numbers in a point")
     grid: list[int] | None = Field(description="of images, the pixels along their axes")
