@@ -13,6 +13,7 @@ import wembed
 from wembed import Embedder, Index, Measures, TrainingSettings
 from wembed.euclidean import Residuals, distances_between, distances_of_pairs, paired_distances
 from wembed.learning.shortening import Shortening
+from wembed.nearest import Graph, nearest
 
 LONG = 300
 
@@ -97,7 +98,7 @@ def off(shortening: Shortening, seed: int = 1) -> float:
 
 def test_a_residual_keeps_most_of_what_the_axes_lose() -> None:
     known = vectors(0, 1_000)
-    plain, whole = Shortening.plain(known, 12, 0), Shortening.with_residual(known, 12)
+    plain, whole = Shortening.plain(known, vectors(2, 300), 12, 0), Shortening.with_residual(known, vectors(2, 300), 12)
     assert whole.dim == whole(known).shape[1] == plain.dim == plain(known).shape[1] == 12
     assert off(whole) < 0.3 * off(plain)
 
@@ -108,25 +109,42 @@ def test_a_plain_map_is_nearer_than_the_axes_of_most_variance() -> None:
     axes = np.linalg.svd(known - centre, full_matrices=False)[2][:12]
     principal = Shortening(centre, axes, None)
     exact, made = (cdist(v, v) for v in (known, principal(known)))
-    assert off(Shortening.plain(known, 12, 0)) < 0.96 * off(principal.scaled((exact * made).sum() / (made**2).sum()))
-    np.testing.assert_array_equal(Shortening.plain(known, 12, 0).axes, Shortening.plain(known, 12, 0).axes)
+    assert off(Shortening.plain(known, vectors(2, 300), 12, 0)) < 0.96 * off(
+        principal.scaled((exact * made).sum() / (made**2).sum())
+    )
+    np.testing.assert_array_equal(
+        Shortening.plain(known, vectors(2, 300), 12, 0).axes, Shortening.plain(known, vectors(2, 300), 12, 0).axes
+    )
 
 
-def test_the_residual_of_vectors_nearly_alike_is_nearly_the_same() -> None:
-    known = vectors(0, 2_000)
-    rng = np.random.default_rng(2)
-    near = known[:1_000] + 0.03 * rng.normal(size=(1_000, LONG)) * known.std(axis=0)
-    known = np.concatenate([known, near]).astype(np.float32)
-    shortening = Shortening.with_residual(known, 12)
-    others = vectors(3, 50)
-    twins = (others + 0.03 * rng.normal(size=others.shape) * others.std(axis=0)).astype(np.float32)
+@pytest.mark.parametrize("count", [30, 200, 2_000])
+def test_vectors_nearly_alike_stay_near(count: int) -> None:
+    known, unseen, others = vectors(0, count), vectors(2, 300), vectors(3, 50)
+    noise = np.random.default_rng(2).normal(size=others.shape)
+    twins = (others + 0.03 * noise * others.std(axis=0)).astype(np.float32)
+    shortening = Shortening.with_residual(known, unseen, 12)
     made = paired_distances(shortening(others), shortening(twins), shortening.residuals)
     exact = np.linalg.norm(others - twins, axis=1)
-    apart = float(np.linalg.norm(others[1:] - others[:-1], axis=1).mean())
-    assert (made < 0.2 * apart).all()
-    assert 0.5 < np.median(made / exact) < 2
+    assert 0.5 < np.median(made / exact) < 2.5
     orthogonal = Residuals(1e-9, 11)
     assert np.median(paired_distances(shortening(others), shortening(twins), orthogonal) / exact) > 5
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3])
+def test_a_graph_finds_the_nearest_by_residuals(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3_000, 13)).astype(np.float32)
+    x[:, 0] = 6 * np.exp(spread * rng.normal(size=len(x)))  # far longer than the coordinates
+    residuals, graph = Residuals(4.0, 12), Graph.build(x)
+    ids, distances = graph.nearest(x[:200], x, 10, None, None, residuals)
+    np.testing.assert_array_equal(ids[:, 0], np.arange(200))
+    assert not distances[:, 0].any()
+    exact, _ = nearest(x[:200], x, 10, residuals=residuals)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(ids, exact, strict=True)]) > 9.2
+    assert all(len(set(row)) == 10 for row in ids)
+    allowed = np.arange(3_000) % 3 > 0
+    ids, _ = graph.nearest(x[:20], x, 10, allowed, None, residuals)
+    assert allowed[ids].all()
 
 
 @pytest.mark.parametrize("count", [50, 1_000])
@@ -134,7 +152,7 @@ def test_nothing_is_lost_where_the_axes_hold_all(count: int) -> None:
     rng = np.random.default_rng(0)
     known = (rng.normal(size=(count, 5)) @ rng.normal(size=(5, LONG))).astype(np.float32)
     exact = cdist(known, known)
-    for shortening in (Shortening.with_residual(known, 6), Shortening.plain(known, 9, 0)):
+    for shortening in (Shortening.with_residual(known, known, 6), Shortening.plain(known, known, 9, 0)):
         made = distances_between(shortening(known), shortening(known), residuals=shortening.residuals)
         np.testing.assert_allclose(made, exact, rtol=1e-4, atol=1e-3)
         tripled = shortening.scaled(3.0)
@@ -144,9 +162,22 @@ def test_nothing_is_lost_where_the_axes_hold_all(count: int) -> None:
         np.testing.assert_allclose(made, 3 * exact, rtol=1e-4, atol=3e-3)
 
 
+def test_numbers_that_no_known_vector_shows_still_tell_of_others() -> None:
+    known, others = vectors(0, 40), vectors(1, 200)
+    exact = cdist(others, others)[np.triu_indices(200, 1)]
+    shortening = Shortening.plain(known, vectors(2, 100), 120, 0)
+    assert shortening(others).shape == (200, 120)
+    made = cdist(shortening(others), shortening(others))[np.triu_indices(200, 1)]
+    within = Shortening(shortening.centre, shortening.axes[:39], None)
+    lost = cdist(within(others), within(others))[np.triu_indices(200, 1)]
+    assert abs(np.mean(made / exact) - 1) < 0.05
+    assert np.mean(lost / exact) < 0.6
+    np.testing.assert_allclose(cdist(shortening(known), shortening(known)), cdist(known, known), rtol=0.02)
+
+
 def test_vectors_that_are_all_the_same_are_shortened_too() -> None:
     same = np.ones((20, 30), dtype=np.float32)
-    for shortening in (Shortening.with_residual(same, 4), Shortening.plain(same, 4, 0)):
+    for shortening in (Shortening.with_residual(same, same, 4), Shortening.plain(same, same, 4, 0)):
         made = distances_between(shortening(same), shortening(same), residuals=shortening.residuals)
         np.testing.assert_array_equal(made, np.zeros((20, 20)))
 
@@ -175,6 +206,9 @@ def test_all_that_a_model_answers_reads_the_residuals(short: Embedder, tmp_path:
     np.testing.assert_allclose(short.pairwise(unseen, interval=0.8).predicted, far, rtol=1e-4)
     report = wembed.evaluate(short, unseen, pairs=50, queries=3)
     np.testing.assert_allclose(report.predicted, far[tuple(report.asked.T)], rtol=1e-4)
+    assert report.hoods is not None
+    asking = report.pool[report.hoods.queries]
+    np.testing.assert_allclose(report.predicted_hoods, far[asking][:, report.pool], rtol=1e-4)
     short.save(tmp_path)
     loaded = wembed.load(tmp_path)
     assert loaded.residuals == short.residuals
@@ -228,14 +262,64 @@ def test_short_vectors_with_a_residual_are_nearer_to_long_ones() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
+FEW = {"training": TrainingSettings(steps=3), "pairs": 300, "n_jobs": 1}
+
+
 def test_vectors_are_no_longer_than_the_encoder_has_them() -> None:
-    settings = {"training": TrainingSettings(steps=3), "pairs": 300, "n_jobs": 1, "encoder": "linear"}
     measures = clouds(0, 40)
-    whole = Embedder(**settings).fit(measures)
+    whole = Embedder(encoder="linear", **FEW).fit(measures)
     for residual in (False, True):
-        long = Embedder(dim=5_000, residual=residual, **settings).fit(measures)
+        long = Embedder(encoder="linear", dim=5_000, residual=residual, **FEW).fit(measures)
         assert (long.dim_, long.residuals) == (whole.dim_, None)
         np.testing.assert_array_equal(long.transform(measures), whole.transform(measures))
+
+
+@pytest.mark.parametrize("dim", [128, 200])
+def test_an_encoder_that_is_long_enough_by_itself_needs_no_residual(dim: int) -> None:
+    measures = clouds(0, 40)
+    one, other = (Embedder(encoder="quantiles", dim=dim, residual=flag, **FEW).fit(measures) for flag in (False, True))
+    assert (other.dim_, other.residuals) == (dim, None)
+    np.testing.assert_array_equal(other.transform(measures), one.transform(measures))
+
+
+@pytest.mark.parametrize(
+    ("settings", "dim"),
+    [
+        ({"order": 1}, 3),  # no centroid beside
+        ({"dim": 4}, 3),  # too little room for one
+        ({"dim": 2}, 1),
+        ({"metric": "great-circle-degrees", "order": 1, "dim": 7}, 2),
+        ({"residual": False}, 3),
+        ({"encoder": "quantiles"}, 2),
+    ],
+)
+@pytest.mark.parametrize("encoder", ["linear", "transport"])
+def test_short_vectors_of_any_kind_are_near_and_saved(settings: dict, dim: int, encoder: str, tmp_path: Path) -> None:
+    measures, unseen = clouds(0, 150, dim), clouds(1, 30, dim)
+    settings = {"encoder": encoder, "residual": True, "dim": 12, **FEW, **settings}
+    short = Embedder(**settings).fit(measures)
+    whole = Embedder(**settings | {"dim": None, "residual": False}).fit(measures)
+    assert short.transform(unseen).shape == (30, settings["dim"])
+    assert (short.residuals is not None) == settings["residual"]
+    rows = np.triu_indices(30, 1)
+    assert np.abs(short.pairwise(unseen)[rows] / whole.pairwise(unseen)[rows] - 1).mean() < 0.15
+    short.save(tmp_path)
+    np.testing.assert_array_equal(wembed.load(tmp_path).pairwise(unseen), short.pairwise(unseen))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_short_vectors_have_the_unit_of_the_points(unit: float, residual: bool) -> None:
+    near = Embedder(encoder="linear", dim=9, residual=residual, **FEW).fit(clouds(0, 60))
+    far = Embedder(encoder="linear", dim=9, residual=residual, **FEW).fit(scaled(clouds(0, 60), unit))
+    expected = near.pairwise(clouds(1, 20))
+    np.testing.assert_allclose(
+        far.pairwise(scaled(clouds(1, 20), unit)) / np.float32(unit), expected, rtol=1e-3, atol=1e-3
+    )
+
+
+def scaled(measures: Measures, factor: float) -> Measures:
+    return Measures.from_point_clouds([one.support * factor for one in measures])
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,10 @@ def fit(
         f"{_duration(curve.seconds_a_measure)} to encode a measure{quicker}"
     )
     if dim is None and embedder.dim_ >= _LONG:
-        _say("Many vectors as long as these take much memory; --dim 256 --residual makes them short, at little cost")
+        _say(
+            "Many vectors as long as these take much memory; "
+            f"--encoder {embedder.encoder_} --dim 256 --residual makes them short, at little cost"
+        )
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
     goes_on = [f"wembed distance {out} A B{also}", f"wembed index {out} {data} --out INDEX{also}"]

@@ -83,7 +83,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
             others as many as they see. Those of "transport", "sinkhorn" and "linear" are learned at full length, and
-            then mapped to as few, so as to keep the distances of all training measures; they are never longer.
+            then mapped to as few, so as to keep distances between training measures; they are never longer.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a perceptron,
@@ -110,9 +110,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             `training` says otherwise, the order of training.
         training: how to train; None for the defaults.
         verbose: show progress bars.
-        residual: with a `dim`, the first number of a vector is the length of what the others leave out. Distances are
-            then no plain Euclidean ones between the vectors, but nearer to those of the long ones by far: `between`,
-            and all that asks for measures, reads them. See `wembed.euclidean.Residuals`.
+        residual: with a `dim`, vectors of any encoder are learned at full length, and of short ones the first number is
+            the length of what the others leave out. Distances are then no plain Euclidean ones between vectors, but
+            nearer by far to those of the long ones. `between` and `paired` read them from vectors, and so do all
+            methods that take measures; see `wembed.euclidean.Residuals`. Where the `dim` is no less than what the
+            encoder has by itself, there is none.
 
     `transform`, `distance` and `pairwise` warn (`UnusualWarning`) of measures unlike those learned from.
 
@@ -122,8 +124,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         split_: which measures were for training, validation, test and calibration; one that equals an earlier one is in
             none of them.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
-        history_: validation error (root mean square, in data units; of chords on the globe) by training step; empty
-            where nothing learned was kept.
+        history_: validation error (root mean square, in data units; of chords on the globe) by training step, before
+            vectors are made short; empty where nothing learned was kept.
         mean_distance_: mean W_p of the training pairs.
         pairs_used_: pairs that were trained on, and validated on.
         errors_: the report of the last `evaluate`, as numbers; None before.
@@ -765,8 +767,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             suited_decoding(measures, cost)
             if self.encoder == LinearEncoding.kind:
                 raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
-            shortened = self.encoder != "auto" and not ENCODINGS[self.encoder].learns_short
-            if self.residual or (self.dim is not None and (shortened or self._shortens_by_itself(cost, measures))):
+            if self.residual or (self.dim is not None and not ENCODINGS[self._first(cost, measures)].learns_short):
                 raise SettingError(
                     "a decoder that is trained along reads vectors at full length; leave out dim and residual, or use "
                     "fit_decoder after the fit"
@@ -775,10 +776,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"device {self.device!r} is not there; 'cpu' always is")
         self._draw().split(measures)  # last, as it reads all of them
 
-    def _shortens_by_itself(self, cost: GroundCost, measures: Measures) -> bool:
-        """Whether the encoder that "auto" takes has its vectors made short after it is trained."""
-        name = suited(cost, measures[self._draw().split(measures).train])
-        return self.encoder == "auto" and not ENCODINGS[name].learns_short
+    def _first(self, cost: GroundCost, measures: Measures) -> str:
+        """The name of the encoder that is learned first."""
+        return self.encoder if self.encoder != "auto" else suited(cost, measures[self._draw().split(measures).train])
 
     def check_like(self, measures: Measures) -> None:
         """Refuse measures that this model has no vectors for.

@@ -85,7 +85,8 @@ class Learned:
         encoding: what is seen of measures, and the encoder.
         unit: a typical distance; what the encoder sees and gives is in units of it.
         scale: that what the encoder gives is multiplied by.
-        shortening: of what it gives then, with the exact numbers or without; None where vectors are left as they are.
+        shortening: of what it gives then, with the exact numbers or without, in units; None where vectors are left as
+            they are.
         history: validation error (root mean square, in data units) by training step; empty where nothing was trained.
         decoding: the way back, where it was trained along.
     """
@@ -115,7 +116,8 @@ class Learned:
     @property
     def residuals(self) -> Residuals | None:
         """How distances between vectors are read; None for plain ones."""
-        return None if self.shortening is None else self.shortening.residuals
+        residuals = None if self.shortening is None else self.shortening.residuals
+        return None if residuals is None else residuals.in_units(1 / self.unit)
 
     def scaled(self, factor: float) -> "Learned":
         """With what is learned multiplied by a factor."""
@@ -164,7 +166,7 @@ class Learned:
                     for first in range(0, len(batch), _ROWS):
                         rows = slice(first, first + _ROWS)
                         given = encoding.module(inputs[rows].to(device)).cpu().numpy()
-                        encoded[rows] = self._joined(given * np.float32(self.scale * self.unit), exact[rows])
+                        encoded[rows] = self._joined(given * np.float32(self.scale), exact[rows])
                 finite = np.isfinite(encoded).all(axis=1)
                 if not finite.all():
                     raise MeasureError(
@@ -176,11 +178,12 @@ class Learned:
         return vectors
 
     def _joined(self, given: Float32[np.ndarray, "n free"], exact: Float32[np.ndarray, "n exact"]) -> np.ndarray:
-        """Vectors of what the encoder gives and the exact numbers."""
-        if self.shortening is None or self._exact_dim:
-            free = given if self.shortening is None else self.shortening(given)
-            return np.concatenate([free, exact], axis=1)
-        return self.shortening(np.concatenate([given, exact], axis=1))
+        """Vectors of what the encoder gives, in units, and the exact numbers."""
+        unit = np.float32(self.unit)
+        if self.shortening is not None and not self._exact_dim:
+            return self.shortening(np.concatenate([given, exact / unit], axis=1)) * unit
+        free = given if self.shortening is None else self.shortening(given)
+        return np.concatenate([free * unit, exact], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,8 +372,12 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     members, seed = _members(measures, solved.split, recipe), recipe.seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        shortens = recipe.residual or not ENCODINGS[name].learns_short
-        encoding = ENCODINGS[name].build(recipe.cost, members, None if shortens else recipe.dim, seed)
+        kind = ENCODINGS[name]
+        shortens = recipe.residual or not kind.learns_short
+        encoding = kind.build(recipe.cost, members, None if shortens else recipe.dim, seed)
+        if kind.learns_short and recipe.dim is not None and recipe.dim > encoding.dim:
+            torch.manual_seed(seed)
+            encoding = kind.build(recipe.cost, members, recipe.dim, seed)  # long enough for no residual
     used = solved.learned_from
     wanted = recipe.cost.to_euclidean(solved.train_distances)
     unit = float(np.sqrt(np.square(wanted).mean())) or 1.0
@@ -431,16 +438,28 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     most = min(_SHORTENED, _SHORTENED_BYTES // (4 * encoding.dim))
     rows = np.sort(np.random.default_rng([seed, 12]).permutation(rows)[:most])
     known = Candidate(found.learned, used[rows], encoding.inputs_of(inputs[:, rows]), np.empty(0))
-    shortening = _shortening(known.vectors(measures, used[rows], recipe), encoding.exact_dim, recipe.dim, recipe)
+    shortening = _shortening(
+        known.vectors(measures, used[rows], recipe) / np.float32(unit),
+        found.vectors(measures, np.unique(solved.validation_pairs)[:most], recipe) / np.float32(unit),
+        encoding.exact_dim,
+        recipe.dim,
+        recipe,
+    )
     learned = replace(found.learned, shortening=shortening)
     return Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
 
 
-def _shortening(vectors: Float32[np.ndarray, "n long"], exact: int, dim: int, recipe: Recipe) -> Shortening:
+def _shortening(
+    vectors: Float32[np.ndarray, "n long"],
+    unseen: Float32[np.ndarray, "m long"],
+    exact: int,
+    dim: int,
+    recipe: Recipe,
+) -> Shortening:
     """Of vectors like these, whose last numbers are exact and stay as they are where there is room for them."""
-    beside = exact if dim >= _ROOMY * exact else 0
-    free, wanted = vectors[:, : vectors.shape[1] - beside], dim - beside
-    if recipe.residual:
-        return Shortening.with_residual(free, wanted)
+    beside = exact if dim >= _ROOMY * exact + recipe.residual else 0
+    end, wanted = vectors.shape[1] - beside, dim - beside
     with bar(recipe.verbose, "shorter vectors", unit="steps") as show:
-        return Shortening.plain(free, wanted, recipe.seed, show)
+        if recipe.residual:
+            return Shortening.with_residual(vectors[:, :end], unseen[:, :end], wanted, show)
+        return Shortening.plain(vectors[:, :end], unseen[:, :end], wanted, recipe.seed, show)

@@ -96,19 +96,10 @@ class Graph:
         """Places and distances of about the k nearest vectors to each query, nearest first.
 
         The vectors are those of the graph; with `allowed` these alone are answers, at least k. What float32 has no
-        squares for is searched exactly, and so is what too few are found for. Where vectors have residuals, the graph
-        is asked for more than k as if those of all others were orthogonal to that of the query, which puts them in
-        the right order but for those nearly alike.
+        squares for is searched exactly, and so is what too few are found for.
         """
         if residuals:
-            there = len(self) if allowed is None else int(np.count_nonzero(allowed))
-            orthogonal = queries.copy()
-            orthogonal[:, 0] = 0
-            ids, _ = self.nearest(orthogonal, vectors, min(there, 2 * k + _MORE), allowed, progress)
-            pairs = np.stack([np.arange(len(queries)).repeat(ids.shape[1]), ids.ravel()], axis=1)
-            distances = distances_of_pairs(queries, pairs, vectors, residuals).reshape(ids.shape)
-            order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-            return np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
+            return self._by_residuals(queries, vectors, k, allowed, residuals)
         import faiss
 
         ids, distances = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))
@@ -129,6 +120,33 @@ class Graph:
             among = None if allowed is None else np.flatnonzero(allowed)
             ids[lost], distances[lost] = nearest(queries[lost], vectors, k, among)
         return ids, distances
+
+    def _by_residuals(
+        self,
+        queries: Float32[np.ndarray, "q dim"],
+        vectors: Float32[np.ndarray, "n dim"],
+        k: int,
+        allowed: Bool[np.ndarray, " n"] | None,
+        residuals: Residuals,
+    ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+        """The nearest of those that are near if all residuals are orthogonal, and those that are if all point one way.
+
+        The first are found by a query without its residual, and are in the right order but for vectors nearly alike;
+        the second by the plain distance, and are the vectors nearly alike.
+        """
+        there = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        orthogonal = queries.copy()
+        orthogonal[:, 0] = 0
+        ids = np.concatenate(
+            [self.nearest(asked, vectors, min(there, 2 * k + _MORE), allowed)[0] for asked in (orthogonal, queries)],
+            axis=1,
+        )
+        ids.sort(axis=1)
+        pairs = np.stack([np.arange(len(queries)).repeat(ids.shape[1]), ids.ravel()], axis=1)
+        distances = distances_of_pairs(queries, pairs, vectors, residuals).reshape(ids.shape)
+        distances[:, 1:][ids[:, 1:] == ids[:, :-1]] = np.inf  # found both ways
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
     def write(self, file: Path) -> None:
         """Save it; `read` maps it into memory.

@@ -19,7 +19,8 @@ class Distances:
     """Distances, and what is known of how far off they may be; all arrays have the shape of the answer.
 
     Attributes:
-        predicted: Euclidean distance of the vectors; on the globe the arc over it.
+        predicted: as the model reads it from the vectors: their Euclidean distance, unless they have residuals; on the
+            globe the arc over it.
         estimate: the exact distance where it was solved; else the predicted one, corrected by what calibration pairs
             like it have shown, where there are such, and moved into the interval; into the certified bounds as well
             where references were used, which bring it nearer to the exact distance in the mean. Without them it is

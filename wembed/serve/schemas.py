@@ -180,7 +180,8 @@ class Distances(BaseModel):
     """Distances in data units; (n,) of pairs, (n, m) of each against each."""
 
     predicted: list[Any] = Field(
-        description="Euclidean distances of the vectors; under great-circle metrics the arcs over them"
+        description="Euclidean distances of the vectors, unless they have residuals; under great-circle metrics the "
+        "arcs over them"
     )
     estimate: list[Any] | None = Field(None, description="the exact distance where it was solved, else the best guess")
     lower: list[Any] | None = Field(None, description="lower end of the interval")
