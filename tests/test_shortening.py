@@ -101,6 +101,11 @@ def test_a_residual_keeps_most_of_what_the_axes_lose() -> None:
     plain, whole = Shortening.plain(known, vectors(2, 300), 12, 0), Shortening.with_residual(known, vectors(2, 300), 12)
     assert whole.dim == whole(known).shape[1] == plain.dim == plain(known).shape[1] == 12
     assert off(whole) < 0.3 * off(plain)
+    tripled, others = whole.scaled(3.0), vectors(1, 100)
+    near = others + np.float32(0.1) * vectors(2, 100)
+    for these in (near, vectors(3, 100)):
+        once, thrice = (paired_distances(one(others), one(these), one.residuals) for one in (whole, tripled))
+        np.testing.assert_allclose(thrice, 3 * once, rtol=1e-4)
 
 
 def test_a_plain_map_is_nearer_than_the_axes_of_most_variance() -> None:
@@ -305,6 +310,18 @@ def test_short_vectors_of_any_kind_are_near_and_saved(settings: dict, dim: int, 
     assert np.abs(short.pairwise(unseen)[rows] / whole.pairwise(unseen)[rows] - 1).mean() < 0.15
     short.save(tmp_path)
     np.testing.assert_array_equal(wembed.load(tmp_path).pairwise(unseen), short.pairwise(unseen))
+
+
+@pytest.mark.parametrize(("dim", "there"), [(12, True), (4, False)])
+def test_centroids_are_read_only_where_they_are(dim: int, there: bool) -> None:
+    measures = clouds(0, 60)
+    short = Embedder(encoder="linear", dim=dim, residual=True, **FEW).fit(measures)
+    found = short._learned.centroids(short.transform(measures))
+    assert (found is not None) == there
+    if found is not None:
+        np.testing.assert_allclose(found, measures.centroids(), atol=1e-5)
+    short.fit_decoder(measures, atoms=8, steps=5, mixtures=0)
+    assert len(short.decode(short.transform(measures))) == 60
 
 
 @pytest.mark.parametrize("residual", [False, True])
