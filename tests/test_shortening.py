@@ -59,7 +59,7 @@ def test_distances_with_residuals_are_those_of_a_hilbert_space(seed: int, width:
     x[20:, 1:7] = x[:10, 1:7] + np.float32(0.01)  # nearly alike
     far = distances_between(x, x, residuals=Residuals(width, 6)).astype(np.float64)
     assert not np.diagonal(far).any()
-    np.testing.assert_allclose(far, far.T, rtol=5e-5)
+    np.testing.assert_allclose(far, far.T, rtol=1e-5)
     assert (far <= (far[:, :, None] + far[None]).min(axis=1) * (1 + 1e-5) + 1e-6).all()
     centring = np.eye(len(x)) - 1 / len(x)
     assert np.linalg.eigvalsh(-0.5 * centring @ far**2 @ centring).min() > -1e-4 * np.square(far).max()
@@ -109,17 +109,14 @@ def test_a_residual_keeps_most_of_what_the_axes_lose() -> None:
 
 
 def test_a_plain_map_is_nearer_than_the_axes_of_most_variance() -> None:
-    known = vectors(0, 1_000)
+    known = vectors(0, 400)
     centre = known.mean(axis=0)
     axes = np.linalg.svd(known - centre, full_matrices=False)[2][:12]
     principal = Shortening(centre, axes, None)
     exact, made = (cdist(v, v) for v in (known, principal(known)))
-    assert off(Shortening.plain(known, vectors(2, 300), 12, 0)) < 0.96 * off(
-        principal.scaled((exact * made).sum() / (made**2).sum())
-    )
-    np.testing.assert_array_equal(
-        Shortening.plain(known, vectors(2, 300), 12, 0).axes, Shortening.plain(known, vectors(2, 300), 12, 0).axes
-    )
+    one, again = (Shortening.plain(known, vectors(2, 300), 12, 0) for _ in range(2))
+    assert off(one) < 0.96 * off(principal.scaled((exact * made).sum() / (made**2).sum()))
+    np.testing.assert_array_equal(one.axes, again.axes)
 
 
 @pytest.mark.parametrize("count", [30, 200, 2_000])
@@ -152,7 +149,7 @@ def test_a_graph_finds_the_nearest_by_residuals(spread: float) -> None:
     assert allowed[ids].all()
 
 
-@pytest.mark.parametrize("count", [50, 1_000])
+@pytest.mark.parametrize("count", [50, 400])
 def test_nothing_is_lost_where_the_axes_hold_all(count: int) -> None:
     rng = np.random.default_rng(0)
     known = (rng.normal(size=(count, 5)) @ rng.normal(size=(5, LONG))).astype(np.float32)

@@ -37,16 +37,14 @@ class Residuals:
     def _with_residuals(
         self, squared: Float32[np.ndarray, "*shape"], r: np.ndarray, s: np.ndarray
     ) -> Float32[np.ndarray, "*shape"]:
-        """Squared distances in place of the plain ones of (r, u), which lack 2 r s (1 - k(u, v))."""
-        likeness = np.square(r - s)
-        likeness -= squared
-        np.minimum(likeness, 0.0, out=likeness)
-        likeness /= np.float32(self.width)
-        torch.expm1(torch.from_numpy(likeness), out=torch.from_numpy(likeness))
-        likeness *= r
-        likeness *= s
-        likeness *= -2.0
-        squared += likeness
+        """Squared distances in place of those of the coordinates: (r - s)^2 + 2 r s (1 - k(u, v)) more."""
+        unlike = squared / np.float32(-self.width)
+        torch.expm1(torch.from_numpy(unlike), out=torch.from_numpy(unlike))
+        unlike *= r
+        unlike *= s
+        unlike *= -2.0
+        squared += unlike
+        squared += np.square(r - s, out=unlike)
         return squared
 
     def in_units(self, unit: float) -> "Residuals":
@@ -54,9 +52,9 @@ class Residuals:
         return replace(self, width=self.width / unit**2)
 
     def split(self, vectors: Float32[np.ndarray, "n dim"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The residuals (n,), they and the coordinates, and the centroids."""
-        kept = 1 + self.coordinates
-        return vectors[:, 0], vectors[:, :kept], vectors[:, kept:]
+        """The lengths of residuals (n,), the coordinates, and the centroids."""
+        end = 1 + self.coordinates
+        return vectors[:, 0], vectors[:, 1:end], vectors[:, end:]
 
 
 def product(
