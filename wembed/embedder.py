@@ -349,7 +349,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         wanted = Asked(interval, tolerance, budget, refine)
         left, right = self._transformed(a, " of a"), self._transformed(b, " of b")
         if wanted == Asked():
-            return self.paired(left, right)
+            return self._paired(left, right)
         every = np.arange(len(a))
         with self._shown() as shown:
             return answered(self._trust, (a, left), (b, right), (every, every), wanted, self.n_jobs, shown)
@@ -398,7 +398,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = self._transformed(a, "" if b is None else " of a")
         right = left if b is None else self._transformed(b, " of b")
         if wanted == Asked():
-            return self.between(left, right)
+            return self._between(left, right)
         with self._shown() as shown:
             other = None if b is None else (b, right)
             return answered_each(self._trust, (a, left), other, wanted, self.n_jobs, shown)
@@ -416,6 +416,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         left = self._checked_vectors(x)
         right = left if y is None else self._checked_vectors(y)
+        return self._between(left, right)
+
+    def _between(
+        self, left: Float32[np.ndarray, "n dim"], right: Float32[np.ndarray, "m dim"]
+    ) -> Float32[np.ndarray, "n m"]:
         return self.cost.from_euclidean(distances_between(left, right, residuals=self._learned.residuals))
 
     def paired(self, x: Any, y: Any) -> Float64[np.ndarray, " n"]:
@@ -432,6 +437,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left, right = self._checked_vectors(x), self._checked_vectors(y)
         if len(left) != len(right):
             raise SettingError(f"paired takes as many of both, and these are {len(left)} and {len(right)} vectors")
+        return self._paired(left, right)
+
+    def _paired(
+        self, left: Float32[np.ndarray, "n dim"], right: Float32[np.ndarray, "n dim"]
+    ) -> Float64[np.ndarray, " n"]:
         return self.cost.from_euclidean(paired_distances(left, right, self._learned.residuals).astype(np.float64))
 
     @property
@@ -945,12 +955,9 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     encoding = ENCODINGS[embedder.encoder_].restored(
         cost, description["dim"], description["features"], {name: tensor.numpy() for name, tensor in tensors.items()}
     )
-    state = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    encoding.module.load_state_dict(state)
+    encoding.module.load_state_dict(_named(tensors, "encoder."))
     encoding.module.eval()
-    short = {
-        name.removeprefix("shortening."): t.numpy() for name, t in tensors.items() if name.startswith("shortening.")
-    }
+    short = {name: tensor.numpy() for name, tensor in _named(tensors, "shortening.").items()}
     shortening = Shortening.restored(short) if short else None
     learned = Learned(encoding, description["unit"], description["calibration"]["scale"], shortening)
     embedder._learned = learned
@@ -958,8 +965,7 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     if description["decoder"] is not None:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("decoding.")}
         decoding = DECODINGS[description["decoder"]["kind"]].restored(learned.dim, description["decoder"], arrays)
-        made = {name.removeprefix("decoder."): t for name, t in tensors.items() if name.startswith("decoder.")}
-        decoding.module.load_state_dict(made)
+        decoding.module.load_state_dict(_named(tensors, "decoder."))
         decoding.module.eval()
         embedder._decoding = decoding
     embedder.decoder_error_ = description["decoder_error"]
@@ -976,12 +982,17 @@ def _restored(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
     embedder._trust = Trust.restored(
         cost,
         encoding.placed,
-        {name.removeprefix("trust."): t.numpy() for name, t in tensors.items() if name.startswith("trust.")},
+        {name: tensor.numpy() for name, tensor in _named(tensors, "trust.").items()},
         learned.residuals,
     )
     embedder._parents = description["parents"]
     embedder._fitted = embedder.get_params(deep=False)
     return embedder
+
+
+def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _why_so_many(source: Source, asked: int, total: int) -> str:

@@ -166,7 +166,11 @@ class Learned:
                     for first in range(0, len(batch), _ROWS):
                         rows = slice(first, first + _ROWS)
                         given = encoding.module(inputs[rows].to(device)).cpu().numpy()
-                        encoded[rows] = self._joined(given * np.float32(self.scale), exact[rows])
+                        if self.shortening is None:
+                            encoded[rows, : self.free_dim] = given * np.float32(self.scale * self.unit)
+                            encoded[rows, self.free_dim :] = exact[rows]
+                        else:
+                            encoded[rows] = self._shortened(self.shortening, given, exact[rows])
                 finite = np.isfinite(encoded).all(axis=1)
                 if not finite.all():
                     raise MeasureError(
@@ -177,13 +181,14 @@ class Learned:
                 show(start, len(measures))
         return vectors
 
-    def _joined(self, given: Float32[np.ndarray, "n free"], exact: Float32[np.ndarray, "n exact"]) -> np.ndarray:
-        """Vectors of what the encoder gives, in units, and the exact numbers."""
-        unit = np.float32(self.unit)
-        if self.shortening is not None and not self._exact_dim:
-            return self.shortening(np.concatenate([given, exact / unit], axis=1)) * unit
-        free = given if self.shortening is None else self.shortening(given)
-        return np.concatenate([free * unit, exact], axis=1)
+    def _shortened(
+        self, shortening: Shortening, given: Float32[np.ndarray, "n free"], exact: Float32[np.ndarray, "n exact"]
+    ) -> np.ndarray:
+        """Vectors of what the encoder gives and the exact numbers."""
+        given, unit = given * np.float32(self.scale), np.float32(self.unit)
+        if self._exact_dim:
+            return np.concatenate([shortening(given) * unit, exact], axis=1)
+        return shortening(np.concatenate([given, exact / unit], axis=1)) * unit
 
 
 @dataclass(frozen=True, eq=False)

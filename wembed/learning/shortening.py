@@ -169,18 +169,16 @@ class _Judges:
     """Vectors that a map is judged by, and how far apart they are: pairs at random, and some with their nearest."""
 
     vectors: Float32[np.ndarray, "m long"]
-    asking: Int64[np.ndarray, " a"]
     nearest: Int64[np.ndarray, "a k"]
     pairs: Int64[np.ndarray, "pairs 2"]
     exact: Float64[np.ndarray, " pairs"]
 
     @classmethod
     def of(cls, vectors: Float32[np.ndarray, "m long"]) -> "_Judges":
-        asking, nearest = _nearest(vectors)
-        near = np.stack([asking.repeat(nearest.shape[1]), nearest.ravel()], axis=1)
+        nearest, near = _nearest(vectors)
         pairs = np.concatenate([near, np.random.default_rng(0).integers(len(vectors), size=near.shape)])
         exact = distances_of_pairs(vectors, pairs)
-        return cls(vectors, asking, nearest, pairs[exact > 0], exact[exact > 0])
+        return cls(vectors, nearest, pairs[exact > 0], exact[exact > 0])
 
     def scaled(self, axes: Float32[np.ndarray, "short long"]) -> tuple[float, Float32[np.ndarray, "short long"]]:
         """The map at the scale that suits, and its mean relative error times the squared share of neighbours missed."""
@@ -189,7 +187,7 @@ class _Judges:
         middle = float(np.median(ratio)) if len(ratio) else 0.0
         if middle <= 0:
             return np.inf, axes
-        _, found = _nearest(short)
+        found, _ = _nearest(short)
         kept = np.mean([np.isin(one, other).mean() for one, other in zip(found, self.nearest, strict=True)])
         return float(np.abs(ratio / middle - 1).mean() * (1 - kept + _MISSED) ** 2), axes / np.float32(middle)
 
@@ -233,21 +231,21 @@ def _padded(axes: Float32[np.ndarray, "few long"], rows: int) -> Float32[np.ndar
     return np.concatenate([axes, np.zeros((rows - len(axes), axes.shape[1]), dtype=np.float32)])
 
 
-def _nearest(vectors: Float32[np.ndarray, "n dim"]) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, "a k"]]:
-    """Some of the vectors, and those nearest to each but itself."""
+def _nearest(vectors: Float32[np.ndarray, "n dim"]) -> tuple[Int64[np.ndarray, "a k"], Int64[np.ndarray, "pairs 2"]]:
+    """Those nearest to each of some vectors but itself, and the pairs that they are with it."""
     asking = np.linspace(0, len(vectors) - 1, min(len(vectors), _ASKING)).astype(np.int64)
     apart = distances_between(vectors[asking], vectors)
     apart[np.arange(len(asking)), asking] = np.inf
     most = max(1, min(_NEIGHBORS, len(vectors) - 1))
-    return asking, np.argpartition(apart, most - 1, axis=1)[:, :most]
+    nearest = np.argpartition(apart, most - 1, axis=1)[:, :most]
+    return nearest, np.stack([asking.repeat(most), nearest.ravel()], axis=1)
 
 
 def _suited_width(
     long: Float32[np.ndarray, "n long"], short: Float32[np.ndarray, "n short"], progress: Callable[[int], object]
 ) -> float:
     """That by which the distances to the nearest vectors are kept best, relative errors squared."""
-    asking, nearest = _nearest(long)
-    pairs = np.stack([asking.repeat(nearest.shape[1]), nearest.ravel()], axis=1)
+    _, pairs = _nearest(long)
     exact = distances_of_pairs(long, pairs)
     pairs, exact = pairs[exact > 0], exact[exact > 0]
     typical = 2 * float(short[:, 1:].astype(np.float64).var(axis=0).sum()) or 1.0
