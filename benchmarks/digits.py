@@ -47,6 +47,17 @@ class Exam:
             score(predicted[tuple(self.pairs.T)].astype(np.float64), self.exact, self.cost.order, hoods, predicted)
         )
 
+    def marks_by_measure(self, predicted: np.ndarray) -> dict[str, np.ndarray]:
+        """The mean relative error of the pairs that each measure is in, and its recall among all of them, (n,)."""
+        counted = self.between > 0
+        errors = np.abs(predicted - self.between) / np.where(counted, self.between, 1.0)
+        hoods = (Neighborhoods(np.array([own]), self.between[[own]]) for own in range(len(predicted)))
+        recalls = [one.recall(predicted[[own]]) for own, one in enumerate(hoods)]
+        return {
+            "relative_error": errors.mean(axis=1, where=counted),
+            "recall_at_10": np.array(recalls, dtype=np.float64),
+        }
+
     def marks_of(self, embedding: Embedding) -> dict[str, float]:
         """The marks of an embedding, with recall among fewer of the measures."""
         vectors = np.asarray(embedding.transform(self.unseen), dtype=np.float32)

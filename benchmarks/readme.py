@@ -76,6 +76,22 @@ def kinds() -> str:
     return "\n".join(rows)
 
 
+def ahead() -> str:
+    """Where another method has the smaller error, or finds more: by how much, and how much of that may be chance."""
+    rows = ["| unseen measures of | method | mark | ahead by | standard error of that |", "|---|---|---|--:|--:|"]
+    for task, found in recorded("accuracy")["results"].items():
+        for name, less in found.get("less_than_wembed", {}).items():
+            method, on, where = name.partition(" on ")
+            for key, mark, sign, form in (
+                ("relative_error", "relative error", 1, ".4%"),
+                ("recall_at_10", "recall@10", -1, ".4f"),
+            ):
+                by, error = sign * less[key]["mean"], less[key]["standard_error"]
+                if by > 0:
+                    rows.append(f"| {task}{on}{where} | {method} | {mark} | {by:{form}} | {error:{form}} |")
+    return "\n".join(rows)
+
+
 def left_out() -> str:
     """Errors within classes that were left out of training, and of a model that saw the other half of each."""
     found = recorded("accuracy")["results"]["doodles, W_2"]["methods"]
@@ -352,6 +368,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "accuracy": accuracy,
         "rounds": rounds,
         "kinds": kinds,
+        "ahead": ahead,
         "speed": speed,
         "scale": scale,
     },
