@@ -49,7 +49,8 @@ class Task:
         collection: its name in data/fetch.py.
         cost: the ground cost.
         pairs: for training and validation.
-        unseen: measures held out for the exam, all pairs of which are solved.
+        unseen: measures held out for an exam, all pairs of which are solved.
+        folds: exams, each of other measures; the rest is learned from. Five hold out all of a small collection.
         others: parts of it that are left out of training, each an exam of its own; how much harder that is, the exam of
             one half tells, which is sat by a model that saw the other half as well.
         known: how many of the rest there are to learn from; None for all.
@@ -61,6 +62,7 @@ class Task:
     cost: GroundCost
     pairs: int = 20_000
     unseen: int = 300
+    folds: int = 1
     others: tuple[str, ...] = ()
     known: int | None = None
     lengths: tuple[int, ...] = ()
@@ -83,9 +85,9 @@ TASKS = {
     "tweets, W_2": Task("tweets", W2, lengths=LENGTHS),
     "tweets, W_1": Task("tweets", W1),
     "cells, W_2": Task("cells", W2, unseen=150),
-    "countries on the globe, W_1": Task("cities/countries", SPHERE, pairs=6_000, unseen=44),
-    "regions on the globe, W_1": Task("cities/regions", SPHERE, unseen=250),
-    "endings of names on the globe, W_1": Task("cities/endings", SPHERE, unseen=250),
+    "countries on the globe, W_1": Task("cities/countries", SPHERE, pairs=6_000, unseen=44, folds=5),
+    "regions on the globe, W_1": Task("cities/regions", SPHERE, unseen=250, folds=5),
+    "endings of names on the globe, W_1": Task("cities/endings", SPHERE, unseen=250, folds=5),
 }
 SMOKE = {
     "digits": Task("digits", W2, pairs=300, unseen=30, known=170, lengths=(16,)),
@@ -143,18 +145,62 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
     for other in others.values():
         kept = kept[~np.isin(kept.digests(), other.digests())]
     order = np.random.default_rng(0).permutation(len(kept))
-    exams = {"": Exam(kept[np.sort(order[: task.unseen])], folder / "exam", task.cost)}
-    for name, other in others.items():
-        exams[f" on {name}"] = Exam(other, folder / name.replace("/", "-"), task.cost)
-    collection = kept[np.sort(order[task.unseen :][: task.known])]
-    few = "" if task.known is None else f"-of-{task.known}"
-    store = stored(collection, folder / f"train-{task.pairs}{few}", task.pairs, task.cost)
-    marks: dict[str, list[dict[str, float]]] = {}
-    by_measure: dict[str, list[dict[str, np.ndarray]]] = {}
+    sittings = []
+    for fold in range(task.folds):
+        start = fold * task.unseen
+        unseen, rest = order[start : start + task.unseen], np.delete(order, np.s_[start : start + task.unseen])
+        one = Sitting(task, folder, fold, kept[np.sort(unseen)], kept[np.sort(rest[: task.known])], others)
+        one.sit(seeds, training, wormhole)
+        sittings.append(one)
+    first = sittings[0]
+    marks = {name: [found for one in sittings for found in one.marks[name]] for name in first.marks}
+    encoder, dim = statistics.mode(taken for one in sittings for taken in one.taken)
+    less = {name: _less([one.less_than_wembed(name) for one in sittings]) for name in first.peers}
+    return {
+        "measures": len(first.collection),
+        "unseen": task.unseen,
+        "folds": task.folds,
+        "mean_atoms": float(measures.sizes.mean()),
+        "dimension": measures.dim,
+        "pairs": first.pairs,
+        "seconds_a_pair": first.seconds_a_pair,
+        "mean_distance": float(np.mean([one.exams[""].exact.mean() for one in sittings])),
+        "encoder": encoder,
+        "numbers_a_vector": dim,
+        "methods": {
+            name: {key: spread([one[key] for one in found]) for key in found[0]} for name, found in marks.items()
+        },
+        "less_than_wembed": less,
+    }
 
-    def note(name: str, between: Callable[[Measures], np.ndarray], fit_seconds: float, used: int) -> None:
+
+class Sitting:
+    """One exam, on measures that no method learns from, and what each method got in it."""
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        fold: int,
+        unseen: Measures,
+        collection: Measures,
+        others: Mapping[str, Measures],
+    ) -> None:
+        self.task, self.folder, self.collection, self.others = task, folder, collection, others
+        self.after = f"-fold-{fold}" if fold else ""
+        self.exams = {"": Exam(unseen, folder / f"exam{self.after}", task.cost)}
+        for name, other in others.items():
+            self.exams[f" on {name}"] = Exam(other, folder / name.replace("/", "-"), task.cost)
+        few = "" if task.known is None else f"-of-{task.known}"
+        self.store = stored(collection, folder / f"train-{task.pairs}{few}{self.after}", task.pairs, task.cost)
+        self.pairs = len(self.store)
+        self.marks: dict[str, list[dict[str, float]]] = {}
+        self.by_measure: dict[str, list[dict[str, np.ndarray]]] = {}
+        self.peers: list[str] = []
+
+    def note(self, name: str, between: Callable[[Measures], np.ndarray], fit_seconds: float, used: int) -> None:
         """The marks of a method in each exam; it used so many pairs, which took their share of the solving."""
-        for where, exam in exams.items():
+        for where, exam in self.exams.items():
             started = time.perf_counter()
             predicted = between(exam.unseen)
             seconds = time.perf_counter() - started
@@ -164,92 +210,97 @@ def sit(task: Task, folder: Path, seeds: int, training: TrainingSettings | None,
                 "seconds_a_measure": seconds / len(exam.unseen),
                 "distances_per_second": len(exam.pairs) / seconds,
             }
-            marks.setdefault(name + where, []).append(exam.marks(predicted) | costs)
-            by_measure.setdefault(name + where, []).append(exam.marks_by_measure(predicted))
+            self.marks.setdefault(name + where, []).append(exam.marks(predicted) | costs)
+            self.by_measure.setdefault(name + where, []).append(exam.marks_by_measure(predicted))
+            if not name.startswith("wembed"):
+                self.peers.append(name + where)
+
+    def less_than_wembed(self, name: str) -> dict[str, np.ndarray]:
+        """How much less the marks of a peer are, by measure, in the mean over the trainings of either."""
+        own = "wembed" + name[name.find(" on ") :] if " on " in name else "wembed"
+        theirs, ours = self.by_measure[name], self.by_measure[own]
+        return {
+            key: np.mean([one[key] for one in ours], 0) - np.mean([one[key] for one in theirs], 0) for key in ours[0]
+        }
 
     def fitted(
-        seed: int, measures: Measures = collection, distances: DistanceStore = store, **settings: Any
+        self,
+        seed: int,
+        training: TrainingSettings | None,
+        measures: Measures | None = None,
+        distances: DistanceStore | None = None,
+        **settings: Any,
     ) -> tuple[Embedder, float]:
-        started = time.perf_counter()
+        task, started = self.task, time.perf_counter()
         chosen = None if training is None else replace(training, seed=seed)
         settings = {"training": chosen, **task.settings, **settings}
         embedder = Embedder(task.cost.metric, task.cost.order, random_state=seed, verbose=True, **settings)
-        return embedder.fit(measures, distances=distances), time.perf_counter() - started
+        embedder.fit(measures or self.collection, distances=distances or self.store)
+        return embedder, time.perf_counter() - started
 
-    models = []
-    for seed in range(seeds):
-        embedder, seconds = fitted(seed)
-        models.append(embedder)
-        note("wembed", embedder.pairwise, seconds, len(store))
-    for length in task.lengths:
-        for kind, residual in (("", False), (" with a residual", True)):
-            shorter, seconds = fitted(0, dim=length, residual=residual)
-            note(f"wembed, {length:,} numbers{kind}", shorter.pairwise, seconds, len(store))
-    a_pair = embedder.learning_curve_.seconds_a_pair
-    if others:
+    def sit(self, seeds: int, training: TrainingSettings | None, wormhole: bool) -> None:
+        """wembed, with other lengths too, the peers, the floor and the mean predictor."""
+        task, models = self.task, []
+        for seed in range(seeds):
+            embedder, seconds = self.fitted(seed, training)
+            models.append(embedder)
+            self.note("wembed", embedder.pairwise, seconds, self.pairs)
+        for length in task.lengths:
+            for kind, residual in (("", False), (" with a residual", True)):
+                shorter, seconds = self.fitted(0, training, dim=length, residual=residual)
+                self.note(f"wembed, {length:,} numbers{kind}", shorter.pairwise, seconds, self.pairs)
+        self.taken = [(model.encoder_, model.dim_) for model in models]
+        self.seconds_a_pair = embedder.learning_curve_.seconds_a_pair
+        if self.others:
+            self._left_out(models, training)
+        if self.collection.grid and task.pairs <= 20_000:
+            its = replace(training or TrainingSettings(), learning_rate=DWE_RATE)
+            theirs, seconds = self.fitted(0, its, encoder="dwe")
+            self.note("DWE", theirs.pairwise, seconds, self.pairs)
+        solved = Solved.of(self.collection, self.store, embedder.split_, task.cost)
+        peers = baselines(self.collection, task.cost)
+        if wormhole and task.cost == W2:
+            took = statistics.median(found["fit_seconds"] for found in self.marks["wembed"])
+            place = self.folder.parent / "wormhole"
+            peers["Wormhole"] = Wormhole(place, self.seconds_a_pair * self.pairs + took)
+        for name, peer in peers.items():
+            started = time.perf_counter()
+            peer.fit(solved)
+            seconds = time.perf_counter() - started
+            self.note(name, partial(_in_coordinates, peer, task.cost), seconds, peer.used)
+        for where, exam in self.exams.items():
+            self.marks["floor" + where] = [exam.marks(floor(exam))]
+            constant = np.full(exam.between.shape, embedder.mean_distance_)
+            self.marks["mean predictor" + where] = [
+                {key: value for key, value in exam.marks(constant).items() if key != "recall_at_10"}
+            ]
+
+    def _left_out(self, models: list[Embedder], training: TrainingSettings | None) -> None:
+        """How the models do on half of what was left out, and others that saw the other half."""
+        task = self.task
         halves = {
-            name: Exam(other[::2], folder / f"{name.replace('/', '-')}-half", task.cost)
-            for name, other in others.items()
+            name: Exam(other[::2], self.folder / f"{name.replace('/', '-')}-half", task.cost)
+            for name, other in self.others.items()
         }
-        seeing = Measures.concatenate([collection, *(other[1::2] for other in others.values())])
-        solved_too = stored(seeing, folder / f"train-{task.pairs}-seeing", task.pairs, task.cost)
+        seeing = Measures.concatenate([self.collection, *(other[1::2] for other in self.others.values())])
+        solved_too = stored(seeing, self.folder / f"train-{task.pairs}-seeing", task.pairs, task.cost)
         for seed, model in enumerate(models):
-            for label, one in (("left out", model), ("seen", fitted(seed, seeing, solved_too)[0])):
+            both = (("left out", model), ("seen", self.fitted(seed, training, seeing, solved_too)[0]))
+            for label, one in both:
                 for name, exam in halves.items():
                     found = exam.marks(one.pairwise(exam.unseen))
-                    marks.setdefault(f"wembed, {label}, on half of {name}", []).append(found)
-    if measures.grid and task.pairs <= 20_000:
-        theirs, seconds = fitted(
-            0, encoder="dwe", training=replace(training or TrainingSettings(), learning_rate=DWE_RATE)
-        )
-        note("DWE", theirs.pairwise, seconds, len(store))
-    solved = Solved.of(collection, store, embedder.split_, task.cost)
-    peers = baselines(measures, task.cost)
-    if wormhole and task.cost == W2:
-        took = statistics.median(found["fit_seconds"] for found in marks["wembed"])
-        peers["Wormhole"] = Wormhole(folder.parent / "wormhole", a_pair * len(store) + took)
-    for name, peer in peers.items():
-        started = time.perf_counter()
-        peer.fit(solved)
-        seconds = time.perf_counter() - started
-        note(name, partial(_in_coordinates, peer, task.cost), seconds, peer.used)
-    for where, exam in exams.items():
-        marks["floor" + where] = [exam.marks(floor(exam))]
-        constant = np.full(exam.between.shape, embedder.mean_distance_)
-        marks["mean predictor" + where] = [
-            {key: value for key, value in exam.marks(constant).items() if key != "recall_at_10"}
-        ]
-    return {
-        "measures": len(collection),
-        "unseen": task.unseen,
-        "mean_atoms": float(measures.sizes.mean()),
-        "dimension": measures.dim,
-        "pairs": len(store),
-        "seconds_a_pair": a_pair,
-        "mean_distance": float(exams[""].exact.mean()),
-        "encoder": embedder.encoder_,
-        "numbers_a_vector": embedder.dim_,
-        "methods": {
-            name: {key: spread([one[key] for one in found]) for key in found[0]} for name, found in marks.items()
-        },
-        "less_than_wembed": {
-            name + where: _less(by_measure[name + where], by_measure["wembed" + where])
-            for name in ("DWE", *peers)
-            for where in exams
-            if name + where in by_measure
-        },
-    }
+                    self.marks.setdefault(f"wembed, {label}, on half of {name}", []).append(found)
 
 
-def _less(theirs: list[dict[str, np.ndarray]], ours: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
-    """How much less marks are than ours, in the mean over trainings, and the standard error by the draw of measures.
+def _less(by_fold: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+    """The mean over all measures of how much less marks are than those of wembed, and the standard error of that.
 
     A mean over pairs is a U-statistic of order two: its standard error is twice that of a mean over measures
     (Hoeffding 1948).
     """
     found = {}
     for key, drawn in (("relative_error", 2), ("recall_at_10", 1)):
-        less = np.mean([one[key] for one in ours], axis=0) - np.mean([one[key] for one in theirs], axis=0)
+        less = np.concatenate([one[key] for one in by_fold])
         found[key] = {"mean": float(less.mean()), "standard_error": drawn * float(less.std(ddof=1)) / len(less) ** 0.5}
     return found
 
