@@ -9,6 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+ROUNDING = 1e-9
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def ahead() -> str:
                 ("recall_at_10", "recall@10", -1, ".4f"),
             ):
                 by, error = sign * less[key]["mean"], less[key]["standard_error"]
-                if by > 0:
+                if by > ROUNDING:
                     rows.append(f"| {task}{on}{where} | {method} | {mark} | {by:{form}} | {error:{form}} |")
     return "\n".join(rows)
 
