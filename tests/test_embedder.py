@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 import wembed
 from wembed import Embedder, GroundCost, Measures, SettingError, TrainingSettings
 from wembed import learned as learned_module
-from wembed.learning import curve, evaluation
+from wembed.learning import curve, evaluation, shortening
 from wembed.learning.encoders import TurnedEncoder
 
 
@@ -30,6 +30,12 @@ def clouds(count: int, dim: int, seed: int = 0) -> Measures:
     return Measures.from_point_clouds(
         [rng.normal(size=(int(rng.integers(3, 12)), dim)) * rng.uniform(0.5, 2, dim) for _ in range(count)]
     )
+
+
+@pytest.fixture(autouse=True)
+def short_vectors_are_soon_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortening, "_STEPS", 60)
+    monkeypatch.setattr(shortening, "_LOOK", 20)
 
 
 def test_predictions_on_unseen_digits_beat_the_mean_by_far(fitted: Embedder, some_digits: Measures) -> None:
@@ -85,8 +91,8 @@ def test_embedding_depends_on_the_measure_alone(fitted: Embedder, some_digits: M
 def test_fitting_scaled_measures_scales_the_distances(scale: float, quick: TrainingSettings) -> None:
     measures = clouds(60, 2)
     bigger = Measures(measures.offsets, measures.support * scale, measures.weights)
-    one = Embedder(dim=8, pairs=400, training=quick, n_jobs=1).fit(measures).pairwise(measures)
-    two = Embedder(dim=8, pairs=400, training=quick, n_jobs=1).fit(bigger).pairwise(bigger)
+    one = Embedder(pairs=400, training=quick, n_jobs=1).fit(measures).pairwise(measures)
+    two = Embedder(pairs=400, training=quick, n_jobs=1).fit(bigger).pairwise(bigger)
     np.testing.assert_allclose(two / scale, one, rtol=5e-2, atol=1e-2)
 
 
