@@ -51,7 +51,7 @@ def test_a_target_ends_the_rounds_and_keeps_them_going_while_it_is_in_reach():
     slow = World(power=0.06).run(target_error=0.0165)
     assert slow.stopped == "the target is reached"
     assert len(slow.rounds) > 2
-    assert World(power=0.06).run(target_error=0.001).stopped == "more pairs no longer pay"
+    assert World(power=0.06).run(target_error=0.001).stopped == "the target is out of reach of more pairs"
 
 
 @pytest.mark.parametrize("seconds", [1.0, 10.0, 30.0, 100.0, 1_000.0])

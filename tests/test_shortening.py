@@ -347,8 +347,8 @@ def scaled(measures: Measures, factor: float) -> Measures:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"residual": True}, "residual=True with dim=None; give a dim of at least 2"),
-        ({"residual": True, "dim": 1}, "residual=True with dim=1; give a dim of at least 2"),
+        ({"residual": True}, "a residual takes dim=2 or more, of which one number is its length; here is none"),
+        ({"residual": True, "dim": 1}, "here is dim=1"),
         ({"dim": 8, "training": TrainingSettings(reconstruction=0.1)}, "reads vectors at full length"),
         (
             {"dim": 8, "residual": True, "encoder": "quantiles", "training": TrainingSettings(reconstruction=0.1)},

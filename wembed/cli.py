@@ -279,8 +279,10 @@ def fit(
     if dim is None and embedder.dim_ >= _LONG:
         _say(
             "Many vectors as long as these take much memory; "
-            f"--encoder {embedder.encoder_} --dim 256 --residual makes them short, at little cost"
+            f"--encoder {embedder.encoder_} --dim 256 --residual makes them short, and tells what is lost by that"
         )
+    elif dim is not None and embedder.dim_ < dim:
+        _say(f"The encoder has no more than {embedder.dim_:,} numbers: --dim {dim:,} leaves them as they are")
     _promise(embedder, out)
     also = "" if support is None else f" --support {support}"
     goes_on = [f"wembed distance {out} A B{also}", f"wembed index {out} {data} --out INDEX{also}"]
@@ -393,7 +395,11 @@ def embed(
     np.save(out, vectors)
     _say(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}")
     if embedder.residuals is not None:
-        _say("The first number of each is the length of its residual: embedder.between(x, y) reads their distances")
+        residuals = embedder.residuals
+        _say(
+            "The first number of each is the length of its residual: embedder.between(x, y) reads their distances, by "
+            f"the width {residuals.width:.9g} and the {residuals.coordinates} numbers after it (see docs/choosing.md)"
+        )
     elif embedder.cost.is_great_circle:
         _say("Distances between them are chords: embedder.between(x, y) reads the arcs")
 
@@ -1039,10 +1045,8 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
         drawn = report.queries < report.candidates
-        which_queries = (
-            f"queries drawn at random: {report.queries:,}" if drawn else f"all {report.queries:,} as queries"
-        )
-        row(f"recall@10, {which_queries}", "recall_at_10", ".3f")
+        asking = f"{report.queries:,} drawn as queries" if drawn else "each a query"
+        row(f"recall@10 among {report.candidates:,}, {asking}", "recall_at_10", ".3f")
     elif report.queries:
         _say(f"no recall@10: that takes more than 20 unseen measures, and there are {report.measures}")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
@@ -1050,6 +1054,13 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     console = Console(stderr=True)
     console.print(f"{report.pairs:,} pairs of {report.measures:,} {which}", soft_wrap=True, highlight=False)
     console.print(table)
+    if report.errors["wembed"].relative_error > report.errors["mean predictor"].relative_error:
+        console.print(
+            "The mean distance would be nearer to that of most pairs than this model is: do not use it for distances; "
+            "more pairs, longer vectors (--dim), or --residual may help",
+            soft_wrap=True,
+            highlight=False,
+        )
     if report.intervals is not None and report.unusualness is not None:
         held = dict(zip(report.intervals.levels, report.intervals.coverage(report.exact).tolist(), strict=True))
         level = 0.9 if 0.9 in held else max(held)

@@ -121,6 +121,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     Attributes:
         encoder_: the encoder that was taken.
         dim_: length of the vectors.
+        residuals: how distances between vectors are read that have a residual, by `width` and how many `coordinates`
+            follow the first number; None for plain ones.
         split_: which measures were for training, validation, test and calibration; one that equals an earlier one is in
             none of them.
         learning_curve_: what each round of the fit brought, and from how many measures on a fit pays.
@@ -412,7 +414,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: arrays that are not vectors of this model.
+            SettingError: arrays of another length than vectors of this model, or with numbers that are not finite.
+                Vectors of another model that are as long are not told from its own.
         """
         left = self._checked_vectors(x)
         right = left if y is None else self._checked_vectors(y)
@@ -432,7 +435,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
         Raises:
             NotFittedError: before `fit`.
-            SettingError: arrays that are not vectors of this model, or not as many.
+            SettingError: as `between`, or not as many.
         """
         left, right = self._checked_vectors(x), self._checked_vectors(y)
         if len(left) != len(right):
@@ -760,8 +763,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             raise SettingError(f"dim={self.dim}; give at most {_MOST_NUMBERS}")
         if switch("residual", self.residual) and (self.dim is None or self.dim < _FEWEST_NUMBERS):
             raise SettingError(
-                f"residual=True with dim={self.dim}; give a dim of at least {_FEWEST_NUMBERS}, of which one number is "
-                "the length of the residual"
+                f"a residual takes dim={_FEWEST_NUMBERS} or more, of which one number is its length; here is "
+                f"{'none' if self.dim is None else f'dim={self.dim}'}"
             )
         whole("random_state", self.random_state, also=", so that a fit can be repeated")
         check_jobs(self.n_jobs)

@@ -155,7 +155,7 @@ def _next(curve: LearningCurve, pairs: int, most: int, target: float | None, lef
     if twice is not None and far is not None:
         hopeful = target is not None and far <= target
         if twice > (1 - _PAYS) * last.error and not hopeful:
-            return 0, "more pairs no longer pay"
+            return 0, "more pairs no longer pay" if target is None else "the target is out of reach of more pairs"
     wanted = min(most, _FACTOR * pairs)
     while wanted > pairs and curve.expected_seconds(wanted) > left:
         wanted = int(0.9 * wanted)
