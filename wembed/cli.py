@@ -37,6 +37,7 @@ _OPTIONS = {
 }
 
 _LONG = 1_024  # numbers in a vector
+_WIDEST = len("-0.0000")  # mark in a table of errors
 
 app = typer.Typer(
     add_completion=False,
@@ -1031,7 +1032,7 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     table = Table()
     table.add_column("", no_wrap=True)
     for name in report.errors:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=_WIDEST)
 
     def row(label: str, attribute: str, form: str) -> None:
         values = [getattr(errors, attribute) for errors in report.errors.values()]
@@ -1044,9 +1045,7 @@ def _table(report: "Report", which: str = "unseen measures") -> None:
     row("Pearson", "pearson", ".4f")
     row("Spearman", "spearman", ".4f")
     if report.errors["wembed"].recall_at_10 is not None:
-        drawn = report.queries < report.candidates
-        asking = f"{report.queries:,} drawn as queries" if drawn else "each a query"
-        row(f"recall@10 among {report.candidates:,}, {asking}", "recall_at_10", ".3f")
+        row(f"recall@10 among {report.candidates:,}, queries: {report.queries:,}", "recall_at_10", ".3f")
     elif report.queries:
         _say(f"no recall@10: that takes more than 20 unseen measures, and there are {report.measures}")
     row("predicted/exact at 1 %", "ratio_p01", ".3f")
