@@ -285,6 +285,18 @@ def test_what_was_learned_is_kept_only_where_it_is_closer_than_linear_transport(
     np.testing.assert_array_equal(loaded.encode(measures[:9]), chosen.encode(measures[:9]))
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_short_vectors_are_made_of_the_long_ones_that_are_closest(residual: bool, tmp_path: Path) -> None:
+    measures = clouds(0, 60, 200, 20)
+    store = wembed.precompute(measures, tmp_path, pairs=1_000, n_jobs=1)
+    nothing_learned = TrainingSettings(steps=1, learning_rate=1e-9)
+    settings = {"dim": 48, "residual": residual, "training": nothing_learned, "references": 0, "n_jobs": 1}
+    chosen, linear = (Embedder(encoder=name, **settings).fit(measures, distances=store) for name in ("auto", "linear"))
+    assert (chosen.encoder_, chosen.dim_, chosen.residuals is not None) == ("linear", 48, residual)
+    np.testing.assert_allclose(chosen.pairwise(measures), linear.pairwise(measures), rtol=1e-3, atol=1e-3)
+    assert chosen.learning_curve_.error == pytest.approx(linear.learning_curve_.error, rel=1e-3)
+
+
 def test_linear_transport_is_compared_at_the_scale_that_suits_distances_of_all_sizes(tmp_path: Path) -> None:
     sizes = np.geomspace(1e-2, 1, 60)
     measures = Measures.from_point_clouds([size * one.support for size, one in zip(sizes, clouds(0, 60), strict=True)])

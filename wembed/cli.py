@@ -268,7 +268,8 @@ def fit(
     _curve(curve, _more_pairs(embedder))
     if len(curve.compared) > 1:
         errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
-        _say(f"Encoders compared on validation measures: {errors}")
+        long = "" if dim is None else ", at full length"
+        _say(f"Encoders compared on validation measures{long}: {errors}")
     first = next(iter(curve.compared))
     # Nothing is taken in the place of transport but linear, which takes fewer solves.
     quicker = "" if first in (embedder.encoder_, "transport") else f"; --encoder {first} may encode quicker"

@@ -24,6 +24,7 @@ from wembed.learned import (
     learn_closer,
     learn_suited,
     seconds_by_maps,
+    shortened,
 )
 from wembed.learning.baselines import Embedding
 from wembed.learning.curve import LearningCurve, Round, Wish, in_rounds
@@ -93,11 +94,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             entropic linear optimal transport to a learned reference, and roots of the covariance; "dwe", the network of
             the method's paper, for images; "linear", linear optimal transport to one reference, with nothing learned;
             or "auto": quantiles on a line, in the plane and on the globe; transport where there are fewer than 200
-            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Without a `dim`
-            or a decoder trained along, and unless a wish of `fit` ends that before, "auto" learns transport as well
-            where linear is closer to validation pairs, and in the plane combined where it comes within one and a half
-            times the error, or where pairs are so many that maps take little beside them; that, or linear, is taken
-            where it is closer by more than chance.
+            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Where that is
+            learned at full length, no decoder is trained along, and no wish of `fit` ends it before, "auto" learns
+            transport as well where linear is closer to validation pairs, and in the plane combined where it comes
+            within one and a half times the error, or where pairs are so many that maps take little beside them; that,
+            or linear, is taken where it is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -215,18 +216,20 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             check_checkpoint(file)
         own: Path | None = None  # of this round
         solved: Solved
+        long: Candidate
         found: Candidate
         second: str | None
 
         def learn(pairs: int) -> LearningCurve:
-            nonlocal own, solved, found, second
+            nonlocal own, solved, long, found, second
             forget(own)  # before there are other pairs, that it doesn't belong to
             before = source.seconds
             with bar(self.verbose, "exact distances", unit="pairs") as show:
                 solved = source.solved(pairs, show)
             started = time.perf_counter()
             own = file and file.with_stem(f"{file.stem}-{pairs}") if in_turn else file
-            found, second, compared = learn_suited(measures, solved, recipe, own, target_error or 0.0)
+            long, second, compared = learn_suited(measures, solved, recipe, own, target_error or 0.0)
+            found = shortened(measures, solved, recipe, long)
             trained = time.perf_counter() - started
             done = Round(solved.total, found.error(solved), source.seconds - before, trained)
             a_pair = source.seconds / source.added if source.added else _seconds_a_pair(measures, solved, recipe)
@@ -241,7 +244,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         left = np.inf if max_seconds is None else max_seconds - (time.perf_counter() - began)
         if second and seconds_by_maps(measures, solved, curve) <= left:
             started = time.perf_counter()
-            found, error = learn_closer(measures, solved, recipe, second, own, found)
+            closer, error = learn_closer(measures, solved, recipe, second, own, long)
+            found = found if closer is long else shortened(measures, solved, recipe, closer)
             by_maps = Round(solved.total, found.error(solved), 0.0, time.perf_counter() - started)
             curve = replace(curve, second=by_maps, compared={**curve.compared, second: error})
         learned, decoding = found.learned, found.learned.decoding

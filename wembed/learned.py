@@ -38,6 +38,7 @@ __all__ = [
     "learn_closer",
     "learn_suited",
     "seconds_by_maps",
+    "shortened",
 ]
 
 _BATCH, _ROWS = 4096, 1024  # measures in one go: in all, and through the encoder, so that the cache holds its layers
@@ -300,7 +301,7 @@ class Suited(NamedTuple):
 
 
 def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint: Path | None, enough: float) -> Suited:
-    """Learn the encoder that was asked for, or else the one that suits.
+    """Learn the encoder that was asked for, or else the one that suits, at full length where that is shortened later.
 
     Left to choose, and unless the error is small enough, it learns from optimal maps alone as well where linear optimal
     transport is closer to some validation pairs. Of what was learned first, what was learned from maps, and linear
@@ -317,7 +318,8 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
     first, second = suited(recipe.cost, members) if recipe.encoder == "auto" else recipe.encoder, None
     found = _learn(measures, solved, recipe, first, checkpoint)
     compared = {first: found.error(solved)}
-    left_to_choose = recipe.encoder == "auto" and recipe.dim is None and found.learned.decoding is None
+    at_full_length = recipe.dim is None or recipe.residual or not found.learned.encoding.learns_short
+    left_to_choose = recipe.encoder == "auto" and at_full_length and found.learned.decoding is None
     if left_to_choose and compared[first] > enough:
         few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
         plain.loss = found.learned.encoding.loss  # that its scale is chosen by
@@ -434,25 +436,45 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
         settings = DecoderSettings(ATOMS, training.steps, 0, seed, recipe.n_jobs, recipe.device)
         with bar(recipe.verbose, "decoder", unit="steps") as show:
             finish_decoding(decoding, task, encoding, encoding.inputs_of(inputs[:, rows]), settings, show)
-    again = np.isin(used, np.union1d(solved.validation_pairs, familiar(solved.split, seed)))
+    kept = np.union1d(solved.validation_pairs, familiar(solved.split, seed))
+    if _shortens(recipe, encoding):
+        kept = np.union1d(kept, _shortened_by(solved, encoding, seed))
+    again = np.isin(used, kept)
     learned = Learned(encoding, unit, history=[(step, error * unit) for step, error in history], decoding=decoding)
-    seen = encoding.inputs_of(inputs[:, again])
-    found = Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
-    if recipe.dim is None or not shortens or recipe.dim >= encoding.dim:
+    return Candidate.calibrated(measures, solved, recipe, learned, used[again], encoding.inputs_of(inputs[:, again]))
+
+
+def shortened(measures: Measures, solved: Solved, recipe: Recipe, found: Candidate) -> Candidate:
+    """What was learned at full length, its vectors made as short as was asked for; or as it is."""
+    encoding, unit = found.learned.encoding, np.float32(found.learned.unit)
+    if not _shortens(recipe, encoding):
         return found
-    rows = np.flatnonzero(np.isin(used, solved.split.train))
-    most = min(_SHORTENED, _SHORTENED_BYTES // (4 * encoding.dim))
-    rows = np.sort(np.random.default_rng([seed, 12]).permutation(rows)[:most])
-    known = Candidate(found.learned, used[rows], encoding.inputs_of(inputs[:, rows]), np.empty(0))
+    assert recipe.dim is not None
+    known = _shortened_by(solved, encoding, recipe.seed)
     shortening = _shortening(
-        known.vectors(measures, used[rows], recipe) / np.float32(unit),
-        found.vectors(measures, np.unique(solved.validation_pairs)[:most], recipe) / np.float32(unit),
+        found.vectors(measures, known, recipe) / unit,
+        found.vectors(measures, np.unique(solved.validation_pairs)[: _most_shortened(encoding)], recipe) / unit,
         encoding.exact_dim,
         recipe.dim,
         recipe,
     )
     learned = replace(found.learned, shortening=shortening)
-    return Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
+    return Candidate.calibrated(measures, solved, recipe, learned, found.numbers, found.inputs)
+
+
+def _shortens(recipe: Recipe, encoding: Encoding) -> bool:
+    long = recipe.residual or not encoding.learns_short
+    return recipe.dim is not None and long and recipe.dim < encoding.dim
+
+
+def _most_shortened(encoding: Encoding) -> int:
+    return min(_SHORTENED, _SHORTENED_BYTES // (4 * encoding.dim))
+
+
+def _shortened_by(solved: Solved, encoding: Encoding, seed: int) -> Int64[np.ndarray, " k"]:
+    """Training measures, by whose vectors short ones are found."""
+    known = solved.learned_from[np.isin(solved.learned_from, solved.split.train)]
+    return np.sort(np.random.default_rng([seed, 12]).permutation(known)[: _most_shortened(encoding)])
 
 
 def _shortening(

@@ -70,8 +70,8 @@ class LearningCurve:
         stopped: why there was no other round, as a clause.
         second: the training of the combined encoder, from the pairs of the last round and after it, where that was
             tried; its error is that of what was kept. Others are learned within a round.
-        compared: validation error of each encoder that was looked at, after the last round; that of linear on some of
-            the pairs.
+        compared: validation error of each encoder that was looked at, after the last round, before vectors are made
+            short; that of linear on some of the pairs.
     """
 
     rounds: tuple[Round, ...]
