@@ -209,6 +209,7 @@ def test_fit_in_rounds_tells_what_they_brought(
     assert "numbers a vector" in err
     assert "to encode a measure" in err
     assert "a fit like this one pays from about" in err
+    assert re.search(r"All 300 distances of a measure to these are solved exactly in [\d.]+ ms", err)
     assert len(wembed.DistanceStore(folder / "rounds" / "distances")) > 700
     assert len(wembed.load(folder / "rounds" / "model").learning_curve_.rounds) == 2
     code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", folder / "rounds", "--max-seconds", 0)

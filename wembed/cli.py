@@ -37,6 +37,7 @@ _OPTIONS = {
 }
 
 _LONG = 1_024  # numbers in a vector
+_QUICK = 1.0  # seconds
 _WIDEST = len("-0.0000")  # mark in a table of errors
 
 app = typer.Typer(
@@ -266,6 +267,12 @@ def fit(
         _say(f"{len(measures) - known:,} of {len(measures):,} measures repeat an earlier one; each counts once")
     curve = embedder.learning_curve_
     _curve(curve, _more_pairs(embedder))
+    exactly = len(measures) * curve.seconds_a_pair
+    if exactly < _QUICK:
+        _say(
+            f"All {len(measures):,} distances of a measure to these are solved exactly in {_duration(exactly)}: for few"
+            " queries that may do"
+        )
     if len(curve.compared) > 1:
         errors = ", ".join(f"{name} {error:.2%}" for name, error in curve.compared.items())
         long = "" if dim is None else ", at full length"
