@@ -217,7 +217,7 @@ class Sitting:
 
     def less_than_wembed(self, name: str) -> dict[str, np.ndarray]:
         """How much less the marks of a peer are, by measure, in the mean over the trainings of either."""
-        own = "wembed" + name[name.find(" on ") :] if " on " in name else "wembed"
+        own = "".join(("wembed", *name.partition(" on ")[1:]))
         theirs, ours = self.by_measure[name], self.by_measure[own]
         return {
             key: np.mean([one[key] for one in ours], 0) - np.mean([one[key] for one in theirs], 0) for key in ours[0]

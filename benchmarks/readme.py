@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +77,24 @@ def kinds() -> str:
     return "\n".join(rows)
 
 
+def leads() -> Iterator[tuple[str, str, str, float, float]]:
+    """Task, method and mark, where another method than wembed is ahead, by how much, and the standard error of that."""
+    for task, found in recorded("accuracy")["results"].items():
+        for name, less in found.get("less_than_wembed", {}).items():
+            for mark, sign in (("relative_error", 1), ("recall_at_10", -1)):
+                by = sign * less[mark]["mean"]
+                if by > ROUNDING:
+                    yield task, name, mark, by, less[mark]["standard_error"]
+
+
 def ahead() -> str:
     """Where another method has the smaller error, or finds more: by how much, and how much of that may be chance."""
     rows = ["| unseen measures of | method | mark | ahead by | standard error of that |", "|---|---|---|--:|--:|"]
-    for task, found in recorded("accuracy")["results"].items():
-        for name, less in found.get("less_than_wembed", {}).items():
-            method, on, where = name.partition(" on ")
-            for key, mark, sign, form in (
-                ("relative_error", "relative error", 1, ".4%"),
-                ("recall_at_10", "recall@10", -1, ".4f"),
-            ):
-                by, error = sign * less[key]["mean"], less[key]["standard_error"]
-                if by > ROUNDING:
-                    rows.append(f"| {task}{on}{where} | {method} | {mark} | {by:{form}} | {error:{form}} |")
+    told = {"relative_error": ("relative error", ".4%"), "recall_at_10": ("recall@10", ".4f")}
+    for task, name, mark, by, error in leads():
+        method, on, where = name.partition(" on ")
+        label, form = told[mark]
+        rows.append(f"| {task}{on}{where} | {method} | {label} | {by:{form}} | {error:{form}} |")
     return "\n".join(rows)
 
 

@@ -116,23 +116,24 @@ def test_short_vectors_with_a_residual(folder: Path, tmp_path: Path, capsys: pyt
     np.testing.assert_allclose(embedder.between(np.load(tmp_path / "a.npy")), embedder.pairwise(few_digits))
 
 
-def test_fit_says_where_vectors_are_as_long_as_they_get(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("encoder", "told", "worse_than_none"),
+    [
+        (
+            ("linear", "--dim", 5_000),
+            r"The encoder has no more than \d+ numbers: --dim 5,000 leaves them as they are",
+            False,
+        ),
+        (("dwe", "--steps", 1), "The mean distance would be nearer to that of most pairs than this model is", True),
+    ],
+)
+def test_fit_says_where_vectors_are_as_long_as_they_get_and_where_a_model_is_worse_than_none(
+    encoder: tuple, told: str, worse_than_none: bool, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    long = ("--pairs", 400, "--encoder", "linear", "--dim", 5_000)
-    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", tmp_path, *long)
+    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", tmp_path, "--pairs", 400, "--encoder", *encoder)
     assert code == 0
-    assert re.search(r"The encoder has no more than \d+ numbers: --dim 5,000 leaves them as they are", err)
-    assert "The mean distance would be nearer" not in err
-
-
-def test_fit_says_where_a_model_is_worse_than_none(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = ("--pairs", 400, "--encoder", "dwe", "--steps", 1)
-    code, _, err = run(capsys, "fit", folder / "digits.npy", "--out", tmp_path, *few)
-    assert code == 0
-    assert "The mean distance would be nearer to that of most pairs than this model is" in err
+    assert re.search(told, err)
+    assert ("The mean distance would be nearer" in err) == worse_than_none
 
 
 def test_fit_again_solves_nothing(fitted_run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,17 +31,10 @@ def test_the_tables_are_those_that_the_benchmarks_recorded() -> None:
 
 
 def test_what_it_says_of_the_table_of_kinds_is_so() -> None:
-    results = benchmark("readme").recorded("accuracy")["results"]
-    behind, beyond_chance = set(), set()
-    for task, found in results.items():
-        for name, less in found.get("less_than_wembed", {}).items():
-            ahead = {"relative_error": less["relative_error"], "recall_at_10": less["recall_at_10"]}
-            for key, by in ahead.items():
-                lead = by["mean"] if key == "relative_error" else -by["mean"]
-                if lead > 1e-9:
-                    behind.add((task, name, key))
-                if lead > 2 * by["standard_error"]:
-                    beyond_chance.add((task, name, key, round(lead, 5)))
+    readme = benchmark("readme")
+    results, leads = readme.recorded("accuracy")["results"], list(readme.leads())
+    behind = {(task, name, mark) for task, name, mark, _, _ in leads}
+    beyond_chance = {(*where, round(by, 5)) for *where, by, error in leads if by > 2 * error}
     assert beyond_chance == {("regions on the globe, W_1", "sliced Wasserstein", "relative_error", 0.00001)}
     for task, found in results.items():
         for name, marks in found["methods"].items():

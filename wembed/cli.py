@@ -27,7 +27,7 @@ __all__ = ["app", "main"]
 
 _OPTIONS = {
     **{name: f"--{name} " for name in ("interval", "tolerance", "budget", "recall", "rerank", "pairs", "queries")},
-    **{name: f"--{name} " for name in ("order", "dim", "residual", "steps", "device", "method")},
+    **{name: f"--{name} " for name in ("order", "dim", "steps", "device", "method")},
     "k": "-k ",
     "n_jobs": "--jobs ",
     "random_state": "--seed ",

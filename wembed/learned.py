@@ -77,6 +77,10 @@ class Recipe:
     n_jobs: int
     verbose: bool
 
+    def at_full_length(self, kind: type[Encoding]) -> bool:
+        """Whether encoders of a kind learn as many numbers as they see, which are made fewer afterwards, if at all."""
+        return self.dim is None or self.residual or not kind.learns_short
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -318,7 +322,7 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
     first, second = suited(recipe.cost, members) if recipe.encoder == "auto" else recipe.encoder, None
     found = _learn(measures, solved, recipe, first, checkpoint)
     compared = {first: found.error(solved)}
-    at_full_length = recipe.dim is None or recipe.residual or not found.learned.encoding.learns_short
+    at_full_length = recipe.at_full_length(type(found.learned.encoding))
     left_to_choose = recipe.encoder == "auto" and at_full_length and found.learned.decoding is None
     if left_to_choose and compared[first] > enough:
         few, plain = solved.checked_by(_COMPARED), LinearEncoding.build(recipe.cost, members, None, recipe.seed)
@@ -381,8 +385,7 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = ENCODINGS[name]
-        shortens = recipe.residual or not kind.learns_short
-        encoding = kind.build(recipe.cost, members, None if shortens else recipe.dim, seed)
+        encoding = kind.build(recipe.cost, members, None if recipe.at_full_length(kind) else recipe.dim, seed)
         if kind.learns_short and recipe.dim is not None and recipe.dim > encoding.dim:
             torch.manual_seed(seed)
             encoding = kind.build(recipe.cost, members, recipe.dim, seed)  # long enough for no residual
@@ -463,8 +466,7 @@ def shortened(measures: Measures, solved: Solved, recipe: Recipe, found: Candida
 
 
 def _shortens(recipe: Recipe, encoding: Encoding) -> bool:
-    long = recipe.residual or not encoding.learns_short
-    return recipe.dim is not None and long and recipe.dim < encoding.dim
+    return recipe.dim is not None and recipe.at_full_length(type(encoding)) and recipe.dim < encoding.dim
 
 
 def _most_shortened(encoding: Encoding) -> int:
