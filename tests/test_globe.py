@@ -23,9 +23,10 @@ def centres(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.stack([np.rad2deg(np.arcsin(rng.uniform(-0.7, 0.7, count))), rng.uniform(-80, 80, count)], axis=1)
 
 
-def fitted(**settings: Any) -> Embedder:
+def fitted(spread: float = 2.0, **settings: Any) -> Embedder:
     common: dict[str, Any] = {"pairs": 3_000, "references": 0, "n_jobs": 1}
-    return Embedder(**{"metric": "great-circle-degrees", "order": 1, **common, **settings}).fit(regions(0, 300))
+    known = regions(0, 300, spread=spread)
+    return Embedder(**{"metric": "great-circle-degrees", "order": 1, **common, **settings}).fit(known)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,14 @@ def test_unseen_regions_are_as_far_apart_as_exactly(learned: Embedder) -> None:
     assert np.median(errors) < 1e-3
     assert errors.mean() < 0.01
     assert (learned.encoder_, learned.dim_) == ("quantiles", 128)
+
+
+def test_of_small_regions_nothing_is_learned_that_may_be_chance() -> None:
+    unseen = regions(7, 20, spread=0.3)
+    found = [fitted(0.3, training=TrainingSettings(steps=40, seed=seed)) for seed in range(2)]
+    assert all(min(one.history_, key=lambda check: check[1])[0] > 0 for one in found)  # a later state looks closer
+    first, second = (one.transform(unseen) for one in found)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_of_measures_as_wide_as_the_globe_it_learns_what_their_centroids_do_not_tell() -> None:

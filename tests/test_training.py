@@ -38,6 +38,18 @@ def encoder(data: Examples) -> PerceptronEncoder:
     return made
 
 
+@pytest.mark.parametrize("apart", [2.0, 0.3, 1e-2, 1e-3])
+def test_a_start_is_the_linear_map_but_for_a_little_however_near_the_features_are(apart: float) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(300, 40) * (apart / 80**0.5)
+    made = PerceptronEncoder(40, 40).eval()
+    made.start_from(features.numpy())
+    with torch.no_grad():
+        linear = made.linear(features - made.centre)
+        assert (made(features) - linear).norm() < 0.1 * linear.norm()
+    assert made.is_small == (apart < 0.25)
+
+
 def with_auxiliary(data: Examples, made: PerceptronEncoder, seed: int = 0) -> Examples:
     """A second task: squares of the features, which no linear map gives."""
     features = np.random.default_rng([seed, 1]).normal(size=(600, 8)).astype(np.float32) / 4

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from wembed.errors import MeasureError, SettingError
 from wembed.euclidean import Residuals, distances_of_pairs
-from wembed.learning.calibration import fitted_scale
+from wembed.learning.calibration import fitted_scale, shrunken_scale
 from wembed.learning.curve import LearningCurve
 from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_decoding, joint_decoding
 from wembed.learning.encoding import Encoding
@@ -232,7 +233,9 @@ class Candidate:
         made = distances_of_pairs(vectors[:, :free], pairs, residuals=learned.residuals)
         fixed = distances_of_pairs(vectors[:, free:], pairs)
         unit, exact = learned.unit, recipe.cost.to_euclidean(solved.validation_distances)
-        scale = fitted_scale(made / unit, fixed / unit, exact / unit, learned.encoding.loss)
+        parts, loss = (made / unit, fixed / unit, exact / unit), learned.encoding.loss
+        trained = any(True for _ in learned.encoding.module.parameters())
+        scale = shrunken_scale(*parts, pairs, loss) if trained else fitted_scale(*parts, loss)
         predicted = recipe.cost.from_euclidean(np.hypot(scale * made, fixed))
         return replace(raw, learned=learned.scaled(scale), predicted=predicted)
 
@@ -413,6 +416,9 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
             torch.manual_seed(seed)
             auxiliary = encoding.auxiliary(members, unit, count, seed, recipe.n_jobs, show)
         examples = replace(examples, auxiliary=auxiliary)
+    start = copy(encoding) if encoding.starts_near else None
+    if start is not None:
+        start.module = deepcopy(encoding.module)
     decoding = None
     if training.reconstruction:
         with bar(recipe.verbose, "transport maps", unit="measures") as show, torch.random.fork_rng(devices=[]):
@@ -443,8 +449,15 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     if _shortens(recipe, encoding):
         kept = np.union1d(kept, _shortened_by(solved, encoding, seed))
     again = np.isin(used, kept)
-    learned = Learned(encoding, unit, history=[(step, error * unit) for step, error in history], decoding=decoding)
-    return Candidate.calibrated(measures, solved, recipe, learned, used[again], encoding.inputs_of(inputs[:, again]))
+    seen, history = encoding.inputs_of(inputs[:, again]), [(step, error * unit) for step, error in history]
+    learned = Learned(encoding, unit, history=history, decoding=decoding)
+    found = Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
+    if start is None or decoding is not None:
+        return found
+    start.finish(examples)
+    untrained = Learned(start, unit, history=history)
+    before = Candidate.calibrated(measures, solved, recipe, untrained, used[again], seen)
+    return found if found.is_closer(before, solved) else before
 
 
 def shortened(measures: Measures, solved: Solved, recipe: Recipe, found: Candidate) -> Candidate:

@@ -14,7 +14,7 @@ from wembed.transport.store import check_ours, write_atomically
 
 __all__ = ["model_folder", "read_model", "write_model"]
 
-_FORMAT = 17
+_FORMAT = 18
 _PACKAGES = ("wembed", "torch", "pot", "numpy", "scipy")
 
 

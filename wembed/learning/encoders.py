@@ -26,13 +26,16 @@ class PerceptronEncoder(nn.Module):
 
     centre: torch.Tensor
     scale: torch.Tensor
-    _SHARE = 0.2  # of the perceptron in the output at the start: keeps the first steps of training calm
+    share: torch.Tensor  # of the perceptron in the output
+    _SHARE = 0.2  # keeps the first steps of training calm
+    _ALL_FROM = 0.25  # of a typical distance, that features are apart; less of the perceptron where they are nearer
 
     def __init__(self, features: int, dim: int, width: int = 512) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("share", torch.tensor(self._SHARE))
         self.linear = nn.Linear(features, dim, bias=False)
         last = nn.Linear(width, dim, bias=False)
         with torch.no_grad():
@@ -46,8 +49,15 @@ class PerceptronEncoder(nn.Module):
         with torch.no_grad():
             self.centre.copy_(known.mean(dim=0))
             self.scale.copy_((known - self.centre).std().clamp_min(1e-3))  # of a typical distance: below is rounding
+            apart = (2 * (known - self.centre).square().sum(dim=1).mean()).sqrt()
+            self.share.copy_(self._SHARE * (apart / self._ALL_FROM).clamp_max(1.0))
             self.linear.weight.zero_()
             self.linear.weight[: len(principal)] = principal
+
+    @property
+    def is_small(self) -> bool:
+        """Whether features are so near each other that they are little of a typical distance."""
+        return bool(self.share < self._SHARE)
 
     def lengthen(self, factor: float) -> None:
         """Multiply the linear map."""
@@ -59,7 +69,7 @@ class PerceptronEncoder(nn.Module):
         centred = features - self.centre
         with _half_where_quicker(self, features):
             missing = self.perceptron(centred / self.scale)
-        vectors: torch.Tensor = self.linear(centred) + self._SHARE * missing.float()
+        vectors: torch.Tensor = self.linear(centred) + self.share * missing.float()
         return vectors
 
     def hidden(self, features: torch.Tensor) -> torch.Tensor:
@@ -117,7 +127,7 @@ class TurnedEncoder(nn.Module):
             made.first.bias.copy_((first.bias - first.weight @ encoder.centre / encoder.scale).repeat(count))
             made.second.load_state_dict(second.state_dict())
             blocks = torch.split(axes, numbers, dim=1)  # of the axes, in each turn
-            made.last.weight.copy_(torch.cat([encoder._SHARE * block @ last.weight for block in blocks], dim=1))
+            made.last.weight.copy_(torch.cat([encoder.share * block @ last.weight for block in blocks], dim=1))
             for block, turn in zip(blocks, maps, strict=True):
                 made.linear.weight.add_(block @ encoder.linear.weight @ turn)
                 made.linear.bias.sub_(block @ encoder.linear.weight @ encoder.centre)

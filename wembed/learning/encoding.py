@@ -68,6 +68,11 @@ class Encoding(ABC):
             SettingError: the message names another encoder.
         """
 
+    @property
+    def starts_near(self) -> bool:
+        """Whether the start is so near that training is to be closer by more than chance."""
+        return False
+
     @abstractmethod
     def check(self, measures: Measures) -> None:
         """Refuse measures unlike those that the encoder was built for.

@@ -158,6 +158,10 @@ class _FeatureEncoding(GeometricEncoding):
     ) -> Float32[np.ndarray, "n inputs"]:
         return self._seen(self.placed(measures), unit, n_jobs, progress)
 
+    @property
+    def starts_near(self) -> bool:
+        return isinstance(self.module, PerceptronEncoder) and self.module.is_small  # exact numbers are most of it
+
     def start_from(self, examples: Examples) -> None:
         super().start_from(examples)
         if isinstance(self.module, PerceptronEncoder):
