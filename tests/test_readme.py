@@ -34,15 +34,14 @@ def test_what_it_says_of_the_table_of_kinds_is_so() -> None:
     readme = benchmark("readme")
     results, leads = readme.recorded("accuracy")["results"], list(readme.leads())
     behind = {(task, name, mark) for task, name, mark, _, _ in leads}
-    beyond_chance = {(*where, round(by, 5)) for *where, by, error in leads if by > 2 * error}
-    assert beyond_chance == {("regions on the globe, W_1", "sliced Wasserstein", "relative_error", 0.00001)}
+    assert not any(by > error for *_, by, error in leads)
     for task, found in results.items():
         for name, marks in found["methods"].items():
             method, _, where = name.partition(" on ")
             own = found["methods"].get(f"wembed on {where}" if where else "wembed")
             if method == "floor" or method.startswith("wembed"):
                 continue
-            if own["relative_error"]["median"] >= marks["relative_error"]["median"]:
+            if round(own["relative_error"]["median"], 4) > round(marks["relative_error"]["median"], 4):  # as it shows
                 assert (task, name, "relative_error") in behind
             if "recall_at_10" in marks and own["recall_at_10"]["median"] < marks["recall_at_10"]["median"]:
                 assert (task, name, "recall_at_10") in behind

@@ -198,7 +198,7 @@ def fit(
     encoder: Annotated[
         str,
         typer.Option(
-            help="quantiles, transport, combined, sinkhorn or linear; dwe, for images; auto takes what suits."
+            help="quantiles, transport, combined, sinkhorn, linear, landmarks; dwe, for images; auto takes what suits."
         ),
     ] = "auto",
     steps: Annotated[Optional[int], typer.Option(help="Training steps; by default set by the pairs.")] = None,  # noqa: UP045
@@ -278,7 +278,7 @@ def fit(
         long = "" if dim is None else ", at full length"
         _say(f"Encoders compared on validation measures{long}: {errors}")
     first = next(iter(curve.compared))
-    # Nothing is taken in the place of transport but linear, which takes fewer solves.
+    # Nothing is taken in the place of transport but linear and landmarks, which take no more solves.
     quicker = "" if first in (embedder.encoder_, "transport") else f"; --encoder {first} may encode quicker"
     _say(
         f"Model in {out / 'model'}: W_{cost.order:g} under the {cost.metric} metric, encoder {embedder.encoder_}, "

@@ -39,6 +39,7 @@ from wembed.learning.decoding import (
 from wembed.learning.encodings import ENCODINGS, suited
 from wembed.learning.evaluation import ALL_ALIKE, FEW_CALIBRATED, NO_DISTANCE, Report, compare
 from wembed.learning.geometric import LinearEncoding
+from wembed.learning.landmarks import LandmarkEncoding
 from wembed.learning.shortening import Shortening
 from wembed.learning.training import TrainingSettings, check_checkpoint
 from wembed.measures import Measures
@@ -83,8 +84,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         metric: the ground metric, as in `GroundCost`.
         order: p of W_p.
         dim: length of the vectors; None for one that suits the encoder: 128 for "quantiles", 50 for "dwe", and for the
-            others as many as they see. Those of "transport", "sinkhorn" and "linear" are learned at full length, and
-            then mapped to as few, so as to keep distances between training measures; they are never longer.
+            others as many as they see. Those of "transport", "sinkhorn", "linear" and "landmarks" are learned at full
+            length, and then mapped to as few, so as to keep distances between training measures; never longer.
         pairs: exact pairs for `fit`, or "auto" for as many as pay. They are shared out by the numbers of train,
             validation and test measures; those of the test measures are left to `evaluate`.
         encoder: "quantiles", sliced quantiles and a perceptron; "transport", linear optimal transport and a perceptron,
@@ -93,12 +94,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             sliced quantiles and linear optimal transport to one reference and a perceptron, in three turns; "sinkhorn",
             entropic linear optimal transport to a learned reference, and roots of the covariance; "dwe", the network of
             the method's paper, for images; "linear", linear optimal transport to one reference, with nothing learned;
-            or "auto": quantiles on a line, in the plane and on the globe; transport where there are fewer than 200
-            training measures, and beyond the plane; sinkhorn beyond it where measures have few atoms. Where that is
-            learned at full length, no decoder is trained along, and no wish of `fit` ends it before, "auto" learns
-            transport as well where linear is closer to validation pairs, and in the plane combined where it comes
-            within one and a half times the error, or where pairs are so many that maps take little beside them; that,
-            or linear, is taken where it is closer by more than chance.
+            "landmarks", for W_p other than W_2 in the plane and in space under the euclidean metric, how far the maps
+            of "transport" are from those of up to 1,000 training measures, with nothing trained; or "auto": quantiles
+            on a line, in the plane and on the globe; transport where there are fewer than 200 training measures, and
+            beyond the plane; sinkhorn beyond it where measures have few atoms. Where that is learned at full length, no
+            decoder is trained along, and no wish of `fit` ends it before, "auto" learns transport as well where linear
+            is closer to validation pairs, and in the plane combined where it comes within one and a half times the
+            error, or where pairs are so many that maps take little beside them; that, linear, or landmarks by the maps
+            of transport, is taken where it is closer by more than chance.
         validation: share of the measures that choose the checkpoint and the calibration.
         test: share of the measures that neither see.
         calibration: share of the measures that intervals are calibrated on, and nothing else; at least 100 of them
@@ -782,8 +785,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             ENCODINGS[self.encoder].check_collection(cost, measures)
         if self.training is not None and self.training.reconstruction:
             suited_decoding(measures, cost)
-            if self.encoder == LinearEncoding.kind:
-                raise SettingError("the linear encoder learns nothing that a decoder could share; use fit_decoder")
+            if self.encoder in (LinearEncoding.kind, LandmarkEncoding.kind):
+                raise SettingError(
+                    f"the {self.encoder} encoder learns nothing that a decoder could share; use fit_decoder"
+                )
             if self.residual or (self.dim is not None and not ENCODINGS[self._first(cost, measures)].learns_short):
                 raise SettingError(
                     "a decoder that is trained along reads vectors at full length; leave out dim and residual, or use "

@@ -19,6 +19,7 @@ from wembed.learning.decoding import ATOMS, DecoderSettings, Decoding, finish_de
 from wembed.learning.encoding import Encoding
 from wembed.learning.encodings import ENCODINGS, slower, suited
 from wembed.learning.geometric import CombinedEncoding, LinearEncoding, TransportEncoding
+from wembed.learning.landmarks import LandmarkEncoding
 from wembed.learning.shortening import Shortening
 from wembed.learning.training import Examples, TrainingSettings, train
 from wembed.measures import Measures
@@ -223,7 +224,10 @@ class Candidate:
         numbers: np.ndarray | None = None,
         inputs: np.ndarray | None = None,
     ) -> "Candidate":
-        """With the scale that suits the validation pairs; short vectors are brought to it beyond that of the long."""
+        """With the scale that suits the validation pairs, of what was trained as far as they can tell it from none.
+
+        Short vectors are brought to it beyond that of the long.
+        """
         if numbers is None or inputs is None:
             numbers, inputs = np.empty(0, dtype=np.int64), np.empty((0, 1), dtype=np.float32)
         raw = cls(learned, numbers, inputs, np.empty(0))
@@ -234,7 +238,7 @@ class Candidate:
         fixed = distances_of_pairs(vectors[:, free:], pairs)
         unit, exact = learned.unit, recipe.cost.to_euclidean(solved.validation_distances)
         parts, loss = (made / unit, fixed / unit, exact / unit), learned.encoding.loss
-        trained = any(True for _ in learned.encoding.module.parameters())
+        trained = next(learned.encoding.module.parameters(), None) is not None
         scale = shrunken_scale(*parts, pairs, loss) if trained else fitted_scale(*parts, loss)
         predicted = recipe.cost.from_euclidean(np.hypot(scale * made, fixed))
         return replace(raw, learned=learned.scaled(scale), predicted=predicted)
@@ -338,6 +342,10 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
         if second == TransportEncoding.kind:
             found, compared[second] = learn_closer(measures, solved, recipe, second, checkpoint, found)
             second = None
+        if found.learned.encoding.kind == TransportEncoding.kind and LandmarkEncoding.suits(recipe.cost, measures.dim):
+            landmarks = _by_landmarks(measures, solved, recipe, found)
+            compared[LandmarkEncoding.kind] = landmarks.error(solved)
+            found = landmarks if landmarks.is_closer(found, solved) else found
         if linear.is_closer(found, few):
             found = Candidate.calibrated(measures, solved, recipe, linear.learned)
     return Suited(found, second, compared)
@@ -353,6 +361,14 @@ def learn_closer(
     """
     other = _learn(measures, solved, recipe, name, _beside(checkpoint, name))
     return other if other.is_closer(before, solved) else before, other.error(solved)
+
+
+def _by_landmarks(measures: Measures, solved: Solved, recipe: Recipe, found: Candidate) -> Candidate:
+    """By landmarks, whose maps have been found for another encoder."""
+    encoding, known = found.learned.encoding, np.isin(found.numbers, solved.split.train)
+    assert isinstance(encoding, TransportEncoding)
+    learned = Learned(LandmarkEncoding.of(encoding, found.inputs[known]), found.learned.unit)
+    return Candidate.calibrated(measures, solved, recipe, learned, found.numbers, found.inputs)
 
 
 def seconds_by_maps(measures: Measures, solved: Solved, curve: LearningCurve) -> float:
@@ -416,8 +432,9 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
             torch.manual_seed(seed)
             auxiliary = encoding.auxiliary(members, unit, count, seed, recipe.n_jobs, show)
         examples = replace(examples, auxiliary=auxiliary)
-    start = copy(encoding) if encoding.starts_near else None
-    if start is not None:
+    start = None
+    if encoding.starts_near and not training.reconstruction:  # a decoder reads what it was trained along with
+        start = copy(encoding)
         start.module = deepcopy(encoding.module)
     decoding = None
     if training.reconstruction:
@@ -452,7 +469,7 @@ def _learn(measures: Measures, solved: Solved, recipe: Recipe, name: str, checkp
     seen, history = encoding.inputs_of(inputs[:, again]), [(step, error * unit) for step, error in history]
     learned = Learned(encoding, unit, history=history, decoding=decoding)
     found = Candidate.calibrated(measures, solved, recipe, learned, used[again], seen)
-    if start is None or decoding is not None:
+    if start is None:
         return found
     start.finish(examples)
     untrained = Learned(start, unit, history=history)

@@ -212,7 +212,7 @@ def learning(curve: LearningCurve | None, history: Sequence[tuple[int, float]]) 
     if curve is not None and (twice := curve.error_at(2 * curve.rounds[-1].pairs)) is not None:
         sentences.append(f"Twice the pairs would bring the error to about {percent(twice)}.")
     if not history:
-        sentences.append("No training was kept: the distances come from linear optimal transport.")
+        sentences.append("No training was kept: the distances come from optimal maps alone.")
     if not (several or history):
         return Section(heading, tuple(sentences))
     caption = " ".join(

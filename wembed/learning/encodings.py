@@ -17,6 +17,7 @@ from wembed.learning.geometric import (
     QuantileEncoding,
     TransportEncoding,
 )
+from wembed.learning.landmarks import LandmarkEncoding
 from wembed.learning.losses import squared_distance_error
 from wembed.learning.sinkhorn import SinkhornEncoding
 from wembed.measures import Measures
@@ -82,6 +83,7 @@ ENCODINGS: dict[str, type[Encoding]] = {
         SinkhornEncoding,
         PixelEncoding,
         LinearEncoding,
+        LandmarkEncoding,
     )
 }
 

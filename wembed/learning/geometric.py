@@ -24,11 +24,11 @@ from wembed.measures import Measures
 from wembed.transport.costs import GroundCost
 from wembed.transport.parallel import Progress, of_block, work_of
 
-__all__ = ["GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
+__all__ = ["TURNS", "GeometricEncoding", "LinearEncoding", "QuantileEncoding", "TransportEncoding"]
 
 _DIM = 128
 _COPIES = 3  # of the features, for training
-_TURNS, _TRAINING_TURNS = 3, 5  # that a measure is seen in, and those learned from where optimal maps are found in each
+TURNS, _TRAINING_TURNS = 3, 5  # that a measure is seen in, and those learned from where optimal maps are found in each
 _PLACES = (0, 1, -1, 2, -2)  # that a measure in the plane is turned by, in angles between directions of slices
 _GLOBE_RATE = 0.25  # of the learning rate: centroids are most of the distance, and there from the start
 _DEGREES = 15.0  # that an axis moves in turns of optimal maps alone
@@ -115,7 +115,6 @@ class _FeatureEncoding(GeometricEncoding):
     Where turns keep all distances, features that tell of turned measures too are seen in three turns.
     """
 
-    module: PerceptronEncoder | TurnedEncoder | nn.Identity
     network: ClassVar[type[PerceptronEncoder | nn.Identity]] = PerceptronEncoder
 
     def __init__(
@@ -292,7 +291,7 @@ class QuantileEncoding(_FeatureEncoding):
 
     @property
     def _rotations(self) -> Float64[np.ndarray, "turns dim dim"] | None:
-        return planar_turns(_PLACES[:_TURNS]) if self.cost.is_euclidean and len(self.centre) == 2 else None
+        return planar_turns(_PLACES[:TURNS]) if self.cost.is_euclidean and len(self.centre) == 2 else None
 
     def _turned(self, number: int) -> Float32[np.ndarray, "shown features"]:
         return self.features.turned(_PLACES[number])
@@ -327,7 +326,7 @@ class _MappedEncoding(_FeatureEncoding):
 
     def finish(self, examples: Examples) -> None:
         if self._rotations is not None:
-            self.features = self.features.first_turns(_TURNS)
+            self.features = self.features.first_turns(TURNS)
         super().finish(examples)
 
     def inputs_of(self, copies: Float32[np.ndarray, "copies n shown"]) -> Float32[np.ndarray, "n inputs"]:
@@ -380,7 +379,7 @@ class TransportEncoding(_MappedEncoding):
 
     def finish(self, examples: Examples) -> None:
         if self._rotations is not None and examples.reconstruction is None:
-            self.dim = _TURNS * self.shown + self.exact_dim
+            self.dim = TURNS * self.shown + self.exact_dim
         elif self._rotations is not None:  # a decoder that was trained along reads the vectors of one turn
             self.features = LinearTransport(self.features.references[:1])
         super().finish(examples)
@@ -421,7 +420,7 @@ class CombinedEncoding(_MappedEncoding):
         cls, cost: GroundCost, dim: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "CombinedEncoding":
         slices = SlicedQuantiles(arrays["directions"], description["levels"])
-        places = _PLACES[:_TURNS]
+        places = _PLACES[:TURNS]
         features = SlicesAndMaps(slices, LinearTransport(arrays["references"], planar_turns(places)), places)
         encoding = cls(cost, features, arrays["centre"], dim, None)
         encoding._make_room()
@@ -475,7 +474,7 @@ class LinearEncoding(TransportEncoding):
 
 def _training_turns(measures: int) -> int:
     """That so many measures are learned from in, where each turn takes an exact solve."""
-    return min(max(_MAPPED_IN_TURNS // measures, _TURNS), _TRAINING_TURNS)
+    return min(max(_MAPPED_IN_TURNS // measures, TURNS), _TRAINING_TURNS)
 
 
 def _starting_scale(linear: nn.Linear, examples: Examples, loss: Loss) -> float:
