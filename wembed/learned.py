@@ -315,8 +315,8 @@ def learn_suited(measures: Measures, solved: Solved, recipe: Recipe, checkpoint:
     """Learn the encoder that was asked for, or else the one that suits, at full length where that is shortened later.
 
     Left to choose, and unless the error is small enough, it learns from optimal maps alone as well where linear optimal
-    transport is closer to some validation pairs. Of what was learned first, what was learned from maps, and linear
-    optimal transport, it takes a later one only where that is closer by more than chance.
+    transport is closer to some validation pairs. Of what was learned first, what was learned from maps, landmarks by
+    these maps, and linear optimal transport, it takes a later one only where that is closer by more than chance.
 
     Args:
         measures: the collection.
