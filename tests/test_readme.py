@@ -48,6 +48,8 @@ def test_what_it_says_of_the_table_of_kinds_is_so() -> None:
     regions, endings = (results[f"{kind} on the globe, W_1"]["methods"] for kind in ("regions", "endings of names"))
     told = [endings[name]["relative_error"]["median"] for name in ("centroids", "linear OT, 256 atoms", "wembed")]
     assert f"{regions['centroids']['relative_error']['median']:.2%}" == "0.03%"
+    slices, own = (regions[name]["relative_error"]["median"] for name in ("sliced Wasserstein", "wembed"))
+    assert f"smaller median, {slices:.4%} for {own:.4%}," in " ".join(TEXT.split()).replace(" %", "%")
     sentence = f"it is {told[0]:.0%} off, linear OT {told[1]:.0%}, and what wembed learns {told[2]:.1%}."
     assert sentence.replace("%", " %") in (ROOT / "docs" / "choosing.md").read_text()
 
