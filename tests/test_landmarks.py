@@ -115,10 +115,20 @@ def test_vectors_are_made_shorter(residual: bool) -> None:
     assert short.transform(measures[:3]).shape == (3, 30)
 
 
-@pytest.mark.parametrize(("order", "dim"), [(2, 3), (1, 4), (1, 1)])
-def test_where_there_are_no_turns_or_maps_tell_all_there_are_no_landmarks(order: float, dim: int) -> None:
-    with pytest.raises(SettingError, match="use encoder='auto'"):
-        Embedder(order=order, encoder="landmarks", **FEW).fit(stretched(0, 60, dim))
+@pytest.mark.parametrize(
+    ("metric", "order", "dim", "why"),
+    [
+        ("euclidean", 2, 3, "is for other W_p than W_2"),
+        ("euclidean", 1, 4, "of dimension 4 under the euclidean metric"),
+        ("euclidean", 1, 1, "of dimension 1 under"),
+        ("cityblock", 1, 2, "under the cityblock metric"),
+    ],
+)
+def test_where_there_are_no_turns_or_maps_tell_all_there_are_no_landmarks(
+    metric: str, order: float, dim: int, why: str
+) -> None:
+    with pytest.raises(SettingError, match=f"{why}.*use encoder='auto'"):
+        Embedder(metric, order, encoder="landmarks", **FEW).fit(stretched(0, 60, dim))
 
 
 def test_they_learn_nothing_that_a_decoder_could_share() -> None:

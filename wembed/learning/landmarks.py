@@ -166,10 +166,16 @@ class LandmarkEncoding(TransportEncoding):
     @staticmethod
     def check_collection(cost: GroundCost, measures: Measures) -> None:
         """Refuse what `suits` does not hold for."""
-        if not LandmarkEncoding.suits(cost, measures.dim):
+        if cost.splits_translation:
             raise SettingError(
-                "the landmarks encoder takes measures in the plane or in space under the euclidean metric, for W_p "
-                "other than W_2; for these use encoder='auto'"
+                "the landmarks encoder is for other W_p than W_2, of which optimal maps alone tell as much; use "
+                "encoder='auto'"
+            )
+        if not LandmarkEncoding.suits(cost, measures.dim):
+            under = f"the {cost.metric} metric" if isinstance(cost.metric, str) else "a cost matrix"
+            raise SettingError(
+                "the landmarks encoder takes measures in the plane or in space, images too, under the euclidean metric; "
+                f"these are of dimension {measures.dim} under {under}; use encoder='auto'"
             )
 
     @classmethod
