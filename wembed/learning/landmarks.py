@@ -174,7 +174,7 @@ class LandmarkEncoding(TransportEncoding):
         if not LandmarkEncoding.suits(cost, measures.dim):
             under = f"the {cost.metric} metric" if isinstance(cost.metric, str) else "a cost matrix"
             raise SettingError(
-                "the landmarks encoder takes measures in the plane or in space, images too, under the euclidean metric; "
+                "the landmarks encoder takes measures in the plane or in space, also images, by euclidean distance; "
                 f"these are of dimension {measures.dim} under {under}; use encoder='auto'"
             )
 
