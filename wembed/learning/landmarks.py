@@ -85,15 +85,18 @@ class LandmarkEncoder(nn.Module):
         """
         _, landmarks, atoms, dim = self.places.shape
         held = torch.arange(landmarks) % 3 == 0
+        number = int(held.sum())
+        if number < 2:
+            return 1
         some, others = (LandmarkEncoder(1, int(part.sum()), atoms, dim, 0, self.order) for part in (~held, held))
         some.places, others.places = self.places[:1, ~held], self.places[:1, held]
-        rows, columns = torch.triu_indices(int(held.sum()), int(held.sum()), 1)
+        rows, columns = torch.triu_indices(number, number, 1)
         wanted = others._moved(0, others.places[0])[rows, columns]
-        apart = wanted > _LEAST * wanted.max() if len(wanted) else wanted > 0
-        errors = {1: np.inf}
+        apart = wanted > _LEAST * wanted.max()
         if not apart.any():
             return 1
-        for count in (2**power for power in range(int(held.sum()).bit_length() - 1)):
+        errors: dict[int, float] = {}
+        for count in (2**power for power in range(number.bit_length() - 1)):
             some._settle(count)
             seen = some._seen(0, others.places[0])
             ratios = ((seen[rows] - seen[columns]).norm(dim=1) / wanted)[apart]
@@ -212,19 +215,14 @@ class LandmarkEncoding(TransportEncoding):
         super().start_from(examples)
         self._place(examples.features[0, np.unique(examples.train_pairs)])
 
-    def finish(self, examples: Examples) -> None:
-        """It is."""
-
-    def inputs_of(self, copies: Float32[np.ndarray, "copies n inputs"]) -> Float32[np.ndarray, "n inputs"]:
-        return np.asarray(copies[0])
-
     def description(self) -> dict[str, Any]:
         assert isinstance(self.module, LandmarkEncoder)
         _, landmarks, axes = self.module.axes.shape
         return {"kind": self.kind, "landmarks": landmarks, "axes": axes}
 
-    def _make_room(self) -> None:
-        """For landmarks it is made when it is known how many."""
+    @property
+    def _rotations(self) -> None:
+        """None: all turns are seen at once, from the start."""
 
     def _place(self, inputs: Float32[np.ndarray, "n inputs"]) -> None:
         some = inputs[np.linspace(0, len(inputs) - 1, min(len(inputs), _MOST)).astype(int)]
